@@ -1,0 +1,87 @@
+"""
+The Flipsnack flipbook API for asyncio and trio.
+
+    async with Flipsnack(api_key, api_secret) as flipsnack:
+        async with flipsnack.harvest() as rows:
+            async for row in rows:
+                print(row.collection_hash, row.stats or row.error)
+
+Calls keep the vendor's limits, 5 a second and 60 a minute for each key, as
+his server counts them, and use every call that is permitted.
+"""
+
+from ._actions import Effect
+from ._client import Flipsnack
+from ._signing import Credentials
+from .errors import (
+    APIError,
+    AuthenticationError,
+    ClientClosedError,
+    CollectionUnavailableError,
+    ConfigurationError,
+    ConnectionFailedError,
+    ExportFailedError,
+    ExportTimeoutError,
+    FileRejectedError,
+    FlipsnackError,
+    InvalidAnswerError,
+    InvalidArgumentError,
+    InvalidRequestError,
+    MaintenanceError,
+    NoAnswerError,
+    RateLimitError,
+    StillProcessingError,
+    UploadOutcomeUnknownError,
+    UploadQuotaError,
+)
+from .harvest import Harvest
+from .models import (
+    Collection,
+    CollectionStats,
+    HarvestProgress,
+    HarvestRow,
+    Package,
+    PageStats,
+    UserStats,
+)
+from .quota import Permit, Quota, QuotaStatistics, Rate
+from .transport import QuotaTransport, SigningTransport
+
+__all__ = [
+    "APIError",
+    "AuthenticationError",
+    "ClientClosedError",
+    "Collection",
+    "CollectionStats",
+    "CollectionUnavailableError",
+    "ConfigurationError",
+    "ConnectionFailedError",
+    "Credentials",
+    "Effect",
+    "ExportFailedError",
+    "ExportTimeoutError",
+    "FileRejectedError",
+    "Flipsnack",
+    "FlipsnackError",
+    "Harvest",
+    "HarvestProgress",
+    "HarvestRow",
+    "InvalidAnswerError",
+    "InvalidArgumentError",
+    "InvalidRequestError",
+    "MaintenanceError",
+    "NoAnswerError",
+    "Package",
+    "PageStats",
+    "Permit",
+    "Quota",
+    "QuotaStatistics",
+    "QuotaTransport",
+    "Rate",
+    "RateLimitError",
+    "SigningTransport",
+    "StillProcessingError",
+    "UploadOutcomeUnknownError",
+    "UploadQuotaError",
+    "UserStats",
+]

@@ -1,0 +1,139 @@
+"""What a client offers, grouped as the vendor groups his methods."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Protocol, TypeVar
+
+from . import _actions
+from ._actions import Action, Day, Ref, Value
+from ._export import await_package
+from .models import Collection, CollectionStats, Package, UserStats
+
+T = TypeVar("T")
+
+
+class Call(Protocol):
+    """Carry out an action, whoever does it."""
+
+    async def __call__(self, action: Action[T], /) -> T: ...
+
+
+class User:
+    """Ask about the account that the key belongs to."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    async def get_stats(self) -> UserStats:
+        """Ask for the account's totals, and how many uploads are left this month."""
+        return await self._call(_actions.user_get_stats())
+
+
+class Collections:
+    """
+    Work with the account's flipbooks, which the vendor's API calls collections.
+
+    A *ref* is a collection's hash, or any object with a *collection_hash*.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    async def list(
+        self,
+        *,
+        status: str | None = None,
+        query: str | None = None,
+        order_by: str | None = None,
+        order: str | None = None,
+        params: Mapping[str, Value] | None = None,
+    ) -> AsyncGenerator[Collection]:
+        """
+        Iterate over the collections, page after page, each hash once.
+
+        *status* is public, editable or unlisted; *query* is searched in title
+        and description. *params* are further parameters by the vendor's names.
+
+        How long a page is, and whether the count in it is of all collections,
+        is not documented. So the next page is asked for until one is empty or
+        brings nothing new, or the count is reached of which a longer list
+        than the page's own has shown that it is of all.
+        """
+        seen: set[str] = set()
+        received = 0
+        while True:
+            page = await self._call(
+                _actions.collection_get_list(
+                    received,
+                    status=status,
+                    query=query,
+                    order_by=order_by,
+                    order=order,
+                    params=params,
+                )
+            )
+            fresh = {
+                c.collection_hash: c for c in page.collections if c.collection_hash not in seen
+            }
+            for collection in fresh.values():
+                yield collection
+            seen.update(fresh)
+            received += len(page.collections)
+            counts_all = page.count is not None and page.count != len(page.collections)
+            if not fresh or (counts_all and received >= page.count):
+                return
+
+    async def get_stats(
+        self,
+        ref: Ref,
+        *,
+        start_date: Day | None = None,
+        end_date: Day | None = None,
+        pages: bool = False,
+    ) -> CollectionStats:
+        """
+        Ask for a collection's statistics, of each page too with *pages*.
+
+        Dates are `datetime.date` or text such as 2026-01-31. Whether the last
+        day is included, and in which time zone days begin, the vendor does
+        not say.
+        """
+        return await self._call(
+            _actions.collection_get_stats(
+                ref, start_date=start_date, end_date=end_date, pages=pages
+            )
+        )
+
+    async def download_html(self, ref: Ref) -> Package:
+        """
+        Ask once for the collection's HTML package, whatever its status.
+
+        The first call starts the work; `export` awaits its end.
+        """
+        return await self._call(_actions.collection_download_html(ref))
+
+    async def export(
+        self,
+        ref: Ref,
+        *,
+        every: float = 5.0,
+        within: float = 600.0,
+        on_poll: Callable[[Package], object] | None = None,
+    ) -> Package:
+        """
+        Await the collection's HTML package: asks at once, then *every* so many seconds.
+
+        *on_poll* is called with each answer. The link in the result lives one
+        minute, so fetch it at once. Raises `ExportFailedError`, or after
+        *within* seconds `ExportTimeoutError`: asking again later continues
+        the same export, and so it does after a cancellation.
+        """
+        action = _actions.collection_download_html(ref)
+        return await await_package(
+            lambda: self._call(action),
+            action.params["collectionHash"],
+            every=every,
+            within=within,
+            on_poll=on_poll,
+        )

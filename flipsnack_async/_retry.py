@@ -1,0 +1,139 @@
+"""
+Which failure of which action may be tried again, and when.
+
+What decides is the action's effect, never the HTTP verb: the vendor deletes
+by GET.
+
+    effect       not one byte left   no answer, or none of the API's   refused   maintenance
+    read         again               again                             wait      wait
+    convergent   again               again                             wait      wait
+    once         again               outcome unknown                   wait      wait
+
+Failures use up the attempts. Refusals and maintenance don't, since nothing
+was carried out: they end at the caller's deadline.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import anyio
+import tenacity
+
+from ._actions import Action, Effect
+from .errors import (
+    ConnectionFailedError,
+    FlipsnackError,
+    InvalidAnswerError,
+    MaintenanceError,
+    NoAnswerError,
+    RateLimitError,
+    UploadOutcomeUnknownError,
+)
+
+T = TypeVar("T")
+
+WAIT_AND_AGAIN: Final = (MaintenanceError, RateLimitError)
+LONGEST_BACKOFF: Final = 30.0
+
+
+class RetryBudget:
+    """
+    Keep an outage from multiplying calls: repeating costs what ten successes earn.
+
+    One budget serves all callers of a client, so that thousands of them don't
+    each spend their attempts on a server that is down.
+    """
+
+    FULL: Final = 10.0
+    EARNED: Final = 0.1
+
+    def __init__(self) -> None:
+        self._left = self.FULL
+
+    def earn(self) -> None:
+        self._left = min(self.FULL, self._left + self.EARNED)
+
+    def spend(self) -> bool:
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Tries:
+    """Decide after each failure of one call whether and when it goes out again."""
+
+    def __init__(self, effect: Effect, attempts: int, budget: RetryBudget) -> None:
+        self._effect = effect
+        self._attempts = attempts
+        self._budget = budget
+        self._failed = 0
+        self._refused = 0
+
+    def may_repeat(self, error: BaseException) -> bool:
+        """Say whether to try again. Allows only what it knows: cancellation must never match."""
+        if isinstance(error, WAIT_AND_AGAIN):
+            self._refused += 1
+            return True
+        if isinstance(error, ConnectionFailedError) or (
+            is_inconclusive(error) and self._effect is not Effect.ONCE
+        ):
+            self._failed += 1
+            return self._failed < self._attempts and self._budget.spend()
+        return False
+
+    def pause(self, state: tenacity.RetryCallState) -> float:
+        """Choose the seconds to wait, spread at random so that callers don't return in step."""
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, MaintenanceError):
+            return _spread(30.0, self._refused, longest=300.0)
+        if isinstance(error, RateLimitError):
+            return _spread(1.0 if error.code == 31 else 5.0, self._refused, longest=60.0)
+        return random.uniform(0, min(LONGEST_BACKOFF, 0.5 * 2**self._failed))  # noqa: S311 no secret
+
+    def too_late(self, state: tenacity.RetryCallState) -> bool:
+        """Say whether the caller's deadline comes before the next try."""
+        return anyio.current_time() + state.upcoming_sleep > anyio.current_effective_deadline()
+
+
+def is_inconclusive(error: BaseException) -> bool:
+    """Say whether *error* leaves open what became of the call."""
+    # An envelope with a wrong field tells that much, and would come back the same.
+    return isinstance(error, NoAnswerError) or (
+        isinstance(error, InvalidAnswerError) and error.field is None
+    )
+
+
+async def persist(
+    attempt: Callable[[Action[T]], Awaitable[T]],
+    action: Action[T],
+    attempts: int,
+    budget: RetryBudget,
+) -> T:
+    """Carry out *action*, as often as its effect, *attempts* and the *budget* allow."""
+    tries = Tries(action.effect, attempts, budget)
+    retrying = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(tries.may_repeat),
+        wait=tries.pause,
+        stop=tries.too_late,
+        sleep=anyio.sleep,
+        reraise=True,
+    )
+    try:
+        reply = await retrying(attempt, action)
+    except FlipsnackError as error:
+        if action.effect is not Effect.ONCE or not is_inconclusive(error):
+            raise
+        unknown = UploadOutcomeUnknownError(action.name, str(error))
+    else:
+        budget.earn()
+        return reply
+    raise unknown
+
+
+def _spread(first: float, times: int, *, longest: float) -> float:
+    upper = min(longest, first * 2**times)
+    return max(first, random.uniform(upper / 2, upper))  # noqa: S311 no secret

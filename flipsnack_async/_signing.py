@@ -1,0 +1,80 @@
+"""
+The vendor's signature, and the only place that holds a key and its secret.
+
+His digest is an MD5 over undelimited text that names no time: a signed call
+can be repeated for ever, and the signature of one parameter set may fit
+another. So a signature is as secret as the secret, and whatever carries one
+out of this module shows nothing of itself.
+
+https://developers.flipsnack.com/how-to-sign-a-request
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import NoReturn
+from urllib.parse import quote_plus
+
+from .errors import ConfigurationError
+
+UNSIGNED = frozenset({"signature", "file"})
+
+
+class Hidden(bytes):
+    """Be bytes for a socket and nothing for a reader."""
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("hidden bytes cannot be pickled")
+
+
+class Credentials:
+    """Keep an API key and its secret, showing neither. Cannot be pickled or copied."""
+
+    __slots__ = ("_key", "_secret")
+
+    def __init__(self, api_key: str, api_secret: str) -> None:
+        # Never raises: what calls this could not forget its text in time, and a traceback that
+        # shows locals would hold it. `check` is for after that.
+        self._key = _hidden(api_key)
+        self._secret = _hidden(api_secret)
+
+    def __repr__(self) -> str:
+        return "Credentials(<hidden>)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("credentials cannot be pickled or copied")
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` where key or secret can't be one: empty, or with a blank."""
+        for setting, value in (("api_key", self._key), ("api_secret", self._secret)):
+            if not re.fullmatch(rb"[!-~]+", value):
+                problem = "is empty, or holds a blank, a line end or another character no key has"
+                raise ConfigurationError(setting, problem)
+
+    def signed(self, params: Mapping[str, str]) -> tuple[Hidden, Hidden]:
+        """Return the key and the signature that go with *params*."""
+        fields = {**params, "apiKey": self._key.decode()}
+        return self._key, sign(fields, self._secret)
+
+    def signed_query(self, params: Mapping[str, str]) -> Hidden:
+        """Return what has to follow *params* in a query string."""
+        key, signature = self.signed(params)
+        return Hidden(b"apiKey=%s&signature=%s" % (quote_plus(key).encode(), signature))
+
+
+def sign(params: Mapping[str, str], secret: bytes) -> Hidden:
+    """Sign *params*: MD5 of the secret, then of each name and value in the names' byte order."""
+    text = "".join(name + params[name] for name in sorted(params) if name not in UNSIGNED)
+    digest = hashlib.md5(secret + text.encode(), usedforsecurity=False)
+    return Hidden(digest.hexdigest().encode())
+
+
+def _hidden(text: str) -> Hidden:
+    return Hidden(text.encode(errors="replace") if isinstance(text, str) else b"")

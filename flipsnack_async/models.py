@@ -1,0 +1,155 @@
+"""
+The objects that calls answer with.
+
+Each but `HarvestRow` and `HarvestProgress` has *extra*: what the vendor sent
+beyond the known names, as it came. A number he did not send is None, never 0.
+His own examples show more views than impressions, and pages read for longer
+than the whole: no sum or order among the numbers can be relied on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
+
+import attrs
+
+from .errors import FlipsnackError
+
+__all__ = [
+    "Collection",
+    "CollectionStats",
+    "HarvestProgress",
+    "HarvestRow",
+    "Package",
+    "PageStats",
+    "UserStats",
+]
+
+Extra = Mapping[str, Any]
+
+
+@attrs.frozen
+class UserStats:
+    """
+    Hold the account's totals; *time_spent* is in seconds.
+
+    https://developers.flipsnack.com/api-reference/api-method-user.getstats
+    """
+
+    impressions: int | None = None
+    views: int | None = None
+    time_spent: float | None = None
+    downloads: int | None = None
+    api_uploads_left: int | None = None
+    extra: Extra = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class PageStats:
+    """Hold one page's statistics; *time_spent* is in seconds, *page* as the vendor numbers it."""
+
+    page: int | None = None
+    time_spent: float | None = None
+    clicks: int | None = None
+    views: int | None = None
+    extra: Extra = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class CollectionStats:
+    """
+    Hold a collection's statistics; *time_spent* is in seconds.
+
+    *pages* is None where the vendor sent none. The dates are those asked for.
+
+    https://developers.flipsnack.com/api-reference/api-method-collection.getstats
+    """
+
+    collection_hash: str
+    impressions: int | None = None
+    views: int | None = None
+    time_spent: float | None = None
+    downloads: int | None = None
+    likes: int | None = None
+    shares: int | None = None
+    pages: tuple[PageStats, ...] | None = None
+    start_date: date | None = None
+    end_date: date | None = None
+    extra: Extra = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Collection:
+    """
+    Hold what the vendor tells of one flipbook, which his API calls a collection.
+
+    *width* and *height* are the player's, in pixels. The vendor's names for
+    *state* and *thumbnail_url* are not known; until they are, both are None
+    and whatever he sends is in *extra*.
+    """
+
+    collection_hash: str
+    title: str | None = None
+    description: str | None = None
+    status: str | None = None
+    state: str | None = None
+    width: int | None = None
+    height: int | None = None
+    thumbnail_url: str | None = None
+    extra: Extra = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class CollectionPage:
+    """Hold one answer of collection.getList; *count* is of all collections, or of this page."""
+
+    collections: tuple[Collection, ...]
+    count: int | None = None
+
+
+@attrs.frozen
+class Package:
+    """
+    Hold the state of a collection's HTML package.
+
+    *status* is the vendor's word: PROCESSING, COMPLETE or FAILED. The link in
+    *resource_url* comes with COMPLETE and lives one minute from *asked_at*, a
+    time in UTC.
+
+    https://developers.flipsnack.com/api-reference/api-method-collection.downloadhtml
+    """
+
+    collection_hash: str
+    status: str
+    # A link that needs no key is as good as the package: not for logs.
+    resource_url: str | None = attrs.field(default=None, repr=False)
+    asked_at: datetime | None = None
+    extra: Extra = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class HarvestRow:
+    """Hold one collection's statistics or why there are none: exactly one of the two is set."""
+
+    collection_hash: str
+    stats: CollectionStats | None = None
+    error: FlipsnackError | None = None
+
+
+@attrs.frozen
+class HarvestProgress:
+    """
+    Say how far a harvest is.
+
+    *done* counts rows, *failed* those among them that hold an error, *calls*
+    every call sent, repeated and listing ones included. *total* and
+    *seconds_left* are None until it is known how many collections there are.
+    """
+
+    done: int
+    failed: int
+    calls: int
+    total: int | None
+    seconds_left: float | None

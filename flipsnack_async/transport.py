@@ -1,0 +1,196 @@
+"""
+Transports for httpx: one waits for quota, one signs. They stack in that order.
+
+    signing = SigningTransport(httpx.AsyncHTTPTransport(), Credentials(api_key, api_secret))
+    client = httpx.AsyncClient(transport=QuotaTransport(signing, quota))
+
+Each also works alone, under any `httpx.AsyncClient`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator, Mapping
+from functools import lru_cache
+from typing import Final
+from urllib.parse import parse_qsl
+
+import httpx
+
+from ._signing import Credentials, Hidden
+from .errors import ConfigurationError, InvalidArgumentError
+from .quota import Permit, Quota
+
+__all__ = ["QuotaTransport", "SigningTransport"]
+
+# What httpx raises before a connection stands: no byte of the request can have left.
+UNSENT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+
+
+class QuotaTransport(httpx.AsyncBaseTransport):
+    """
+    Wait for *quota* before each request, and tell it what became of the request.
+
+    The last byte counts as sent when the request's stream is exhausted, the
+    answer as received when its headers are here; HTTP 429 is reported as a
+    refusal. The permit is left in ``response.extensions["quota_permit"]``,
+    for refusals that show only in the body. A callable in
+    ``request.extensions["quota"]["admitted"]`` is called, without arguments,
+    the moment the wait is over. Redirects and retries are requests of their
+    own. *quota* may be shared by several transports of one event loop.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, quota: Quota) -> None:
+        self._transport = transport
+        self._quota = quota
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body = _body_of(request)
+        async with self._quota.permit() as permit:
+            if admitted := request.extensions.get("quota", {}).get("admitted"):
+                admitted()
+            request.stream = _WatchedBody(body, permit)
+            try:
+                response = await self._transport.handle_async_request(request)
+            except UNSENT:
+                permit.unsent()
+                raise
+            finally:
+                request.stream = body
+            if response.status_code == httpx.codes.TOO_MANY_REQUESTS:
+                permit.refused()
+            else:
+                permit.answered()
+        response.extensions["quota_permit"] = permit
+        return response
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+class _WatchedBody(httpx.AsyncByteStream):
+    """Tell *permit* when the last byte of *body* has been taken."""
+
+    def __init__(self, body: httpx.AsyncByteStream, permit: Permit) -> None:
+        self._body = body
+        self._permit = permit
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._body:
+            yield chunk
+        self._permit.sent()
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
+
+
+def _body_of(request: httpx.Request) -> httpx.AsyncByteStream:
+    if not isinstance(request.stream, httpx.AsyncByteStream):
+        raise InvalidArgumentError("request", "give it a body that can be read asynchronously")
+    return request.stream
+
+
+class SigningTransport(httpx.AsyncBaseTransport):
+    """
+    Add key and signature to each request, where nothing above can see them.
+
+    What is signed is the query of a GET, or for a multipart POST the fields
+    in ``request.extensions["flipsnack_fields"]``. The signed query goes to
+    *transport* in the extension "target" of a copy of the request, so its
+    URL stays clean for logs, errors and traces; a POST gets two more parts
+    in front of its own. Any inner transport must honour "target", as
+    `httpx.AsyncHTTPTransport` does.
+
+    Raises `ConfigurationError` rather than send a key over plain http to
+    anything but loopback.
+    """
+
+    def __init__(self, transport: httpx.AsyncBaseTransport, credentials: Credentials) -> None:
+        credentials.check()
+        self._transport = transport
+        self._credentials = credentials
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if not is_safe_for_keys(request.url.scheme, request.url.host):
+            raise ConfigurationError("url", "use https; plain http is for loopback only")
+        fields = request.extensions.get("flipsnack_fields")
+        signed = (
+            _with_signed_query(request, self._credentials)
+            if fields is None
+            else _with_signed_parts(request, fields, self._credentials)
+        )
+        return await self._transport.handle_async_request(signed)
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+@lru_cache
+def is_safe_for_keys(scheme: str, host: str) -> bool:
+    """Say whether a key may be sent there: over https, or http that stays on this machine."""
+    if scheme != "http":
+        return scheme == "https"
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _with_signed_query(request: httpx.Request, credentials: Credentials) -> httpx.Request:
+    query = request.url.query.decode("ascii")
+    # The server signs what it decodes, so that, and not what the caller meant, is signed here.
+    pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
+    params = dict(pairs)
+    if len(params) != len(pairs):
+        raise InvalidArgumentError("params", "give each parameter once")
+    signature = credentials.signed_query(params)
+    target = request.url.raw_path + (b"&" if query else b"?") + signature
+    return httpx.Request(
+        request.method,
+        request.url,
+        headers=request.headers,
+        stream=request.stream,
+        extensions={**request.extensions, "target": Hidden(target)},
+    )
+
+
+def _with_signed_parts(
+    request: httpx.Request, fields: Mapping[str, str], credentials: Credentials
+) -> httpx.Request:
+    boundary = request.headers["Content-Type"].partition("boundary=")[2].encode("ascii")
+    key, signature = credentials.signed(fields)
+    parts = Hidden(
+        b"".join(
+            b'--%s\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (boundary, *part)
+            for part in ((b"apiKey", key), (b"signature", signature))
+        )
+    )
+    headers = request.headers.copy()
+    if "Content-Length" in headers:
+        headers["Content-Length"] = str(int(headers["Content-Length"]) + len(parts))
+    return httpx.Request(
+        request.method,
+        request.url,
+        headers=headers,
+        stream=_PrefixedBody(parts, _body_of(request)),
+        extensions=request.extensions,
+    )
+
+
+class _PrefixedBody(httpx.AsyncByteStream):
+    """Send *first* before *body*."""
+
+    def __init__(self, first: Hidden, body: httpx.AsyncByteStream) -> None:
+        self._first = first
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._first
+        async for chunk in self._body:
+            yield chunk
