@@ -8,7 +8,6 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, NoReturn, TypeVar
-from urllib.parse import urlencode
 
 import anyio
 import httpx
@@ -65,11 +64,13 @@ class Core:
         self.quota = quota
         self.api_url = api_url
         self.upload_url = upload_url
-        self.headers = {
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": f"flipsnack-async/{version('flipsnack-async')}",
-        }
+        self.headers = httpx.Headers(
+            {
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": f"flipsnack-async/{version('flipsnack-async')}",
+            }
+        )
         self.budget = RetryBudget()
         self.closed = False
         self._home: tuple[int, EventLoopToken] | None = None
@@ -324,19 +325,12 @@ class Flipsnack:
         # The attempt as a whole has its deadline. Half of it for the connection tells a host that
         # cannot be reached, where not a byte left, from one that does not answer.
         timeout = {"connect": self._timeout / 2, "read": None, "write": None, "pool": None}
-        if action.upload:
-            return httpx.Request(
-                "POST",
-                self._core.upload_url,
-                headers=self._core.headers,
-                files={name: (None, value) for name, value in fields.items()},
-                extensions={"timeout": timeout, "flipsnack_fields": fields},
-            )
         return httpx.Request(
-            "GET",
-            self._core.api_url.copy_with(query=urlencode(fields).encode()),
+            "POST" if action.upload else "GET",
+            self._core.upload_url if action.upload else self._core.api_url,
             headers=self._core.headers,
-            extensions={"timeout": timeout},
+            files={n: (None, text) for n, text in fields.items()} if action.upload else None,
+            extensions={"timeout": timeout, "flipsnack_fields": fields},
         )
 
 
@@ -354,16 +348,18 @@ def _reply(action: Action[T], known: Mapping[str, Any], response: httpx.Response
 
 
 async def _read_capped(response: httpx.Response) -> bytes:
-    chunks, length = [], 0
+    body = bytearray()
+    chunks = aiter(response.stream)  # type: ignore[arg-type]  # an async transport's is async
     try:
-        async for chunk in response.aiter_raw():
-            chunks.append(chunk)
-            length += len(chunk)
-            if length > LONGEST_BODY:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > LONGEST_BODY:
                 break
     finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
         await response.aclose()
-    return b"".join(chunks)
+    return bytes(body)
 
 
 def _kind(error: Exception) -> str:

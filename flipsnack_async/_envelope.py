@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -117,28 +117,27 @@ def _without_trailing_commas(text: str) -> str:
 
 
 def _envelope(body: bytes, action: str, http_status: int) -> dict[str, Any]:
-    def invalid(reason: str, field: str | None = None) -> InvalidAnswerError:
-        return InvalidAnswerError(action, reason, field=field, http_status=http_status)
-
+    field = None
     try:
         text = body.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise invalid("the answer is not UTF-8 text") from None
-    try:
         try:
             envelope = _strict.decode(text)
         except json.JSONDecodeError:
             # The vendor's own example of a package has a trailing comma.
             envelope = _strict.decode(_without_trailing_commas(text))
+        if isinstance(envelope, dict):
+            return envelope
+        reason = "the answer is JSON but no envelope"
+    except UnicodeDecodeError:
+        reason = "the answer is not UTF-8 text"
     except _UnbelievableError as error:
-        raise invalid(str(error), _path_of_odd_number(text)) from None
+        reason, field = str(error), _path_of_odd_number(text)
     except RecursionError:
-        raise invalid("the answer is nested too deeply") from None
+        reason = "the answer is nested too deeply"
     except ValueError:
-        raise invalid(_what_else(text)) from None
-    if not isinstance(envelope, dict):
-        raise invalid("the answer is JSON but no envelope")
-    return envelope
+        reason = _what_else(text)
+    # Raised out here, so that no error of the parser, which holds the whole text, hangs on to it.
+    raise InvalidAnswerError(action, reason, field=field, http_status=http_status)
 
 
 def _what_else(text: str) -> str:
@@ -202,14 +201,11 @@ def _converter() -> cattrs.Converter:
 
 def _register(model: type, converter: cattrs.Converter) -> None:
     names = {f.name: WIRE_NAMES[model].get(f.name, f.name) for f in attrs.fields(model)}
-    structure = make_dict_structure_fn(
-        model,
-        converter,
-        **{
-            name: override(rename=wire, struct_hook=_as_it_is if name in _OURS else None)
-            for name, wire in names.items()
-        },
-    )
+    overrides: dict[str, Any] = {
+        name: override(rename=wire, struct_hook=_as_it_is if name in _OURS else None)
+        for name, wire in names.items()
+    }
+    structure: Callable[..., Any] = make_dict_structure_fn(model, converter, **overrides)
     wire_names = frozenset(names.values()) - _OURS
 
     def hook(data: Any, _: type) -> Any:

@@ -12,6 +12,7 @@ from .errors import ExportFailedError, ExportTimeoutError, InvalidAnswerError, I
 from .models import Package
 
 JITTER = 0.1
+MARGIN = 0.02
 # A job that has taken longer than ten times *every* is asked for at a tenth of its age.
 PATIENCE = 0.1
 
@@ -46,7 +47,7 @@ async def await_package(
             pause = max(every, PATIENCE * (now - began))
             pause *= random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 no secret
             # Early enough for the answer to come in time, judging by how long this one took.
-            last = began + within - max(2 * (now - asked), JITTER * every)
+            last = began + within - max(2 * (now - asked), MARGIN * min(every, within))
             if last <= now:
                 break
             await anyio.sleep(min(pause, last - now))

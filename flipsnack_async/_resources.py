@@ -57,8 +57,7 @@ class Collections:
 
         How long a page is, and whether the count in it is of all collections,
         is not documented. So the next page is asked for until one is empty or
-        brings nothing new, or the count is reached of which a longer list
-        than the page's own has shown that it is of all.
+        brings nothing new, or a count that cannot be of the page is reached.
         """
         seen: set[str] = set()
         received = 0
@@ -80,8 +79,9 @@ class Collections:
                 yield collection
             seen.update(fresh)
             received += len(page.collections)
-            counts_all = page.count is not None and page.count != len(page.collections)
-            if not fresh or (counts_all and received >= page.count):
+            # A count that differs from this page's length can only be of all collections.
+            count_of_all = page.count if page.count != len(page.collections) else None
+            if not fresh or (count_of_all is not None and received >= count_of_all):
                 return
 
     async def get_stats(

@@ -15,6 +15,7 @@ was carried out: they end at the caller's deadline.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -34,6 +35,8 @@ from .errors import (
 )
 
 T = TypeVar("T")
+
+logger = logging.getLogger("flipsnack_async")
 
 WAIT_AND_AGAIN: Final = (MaintenanceError, RateLimitError)
 LONGEST_BACKOFF: Final = 30.0
@@ -98,6 +101,11 @@ class Tries:
         """Say whether the caller's deadline comes before the next try."""
         return anyio.current_time() + state.upcoming_sleep > anyio.current_effective_deadline()
 
+    def tell(self, state: tenacity.RetryCallState) -> None:
+        """Log why a call waits, for whoever wonders what takes so long."""
+        if state.outcome is not None:
+            logger.info("%s; again in %.1f s", state.outcome.exception(), state.upcoming_sleep)
+
 
 def is_inconclusive(error: BaseException) -> bool:
     """Say whether *error* leaves open what became of the call."""
@@ -119,11 +127,12 @@ async def persist(
         retry=tenacity.retry_if_exception(tries.may_repeat),
         wait=tries.pause,
         stop=tries.too_late,
+        before_sleep=tries.tell,
         sleep=anyio.sleep,
         reraise=True,
     )
     try:
-        reply = await retrying(attempt, action)
+        reply: T = await retrying(attempt, action)
     except FlipsnackError as error:
         if action.effect is not Effect.ONCE or not is_inconclusive(error):
             raise

@@ -15,7 +15,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from typing import NoReturn
-from urllib.parse import quote_plus
+from urllib.parse import urlencode
 
 from .errors import ConfigurationError
 
@@ -64,9 +64,9 @@ class Credentials:
         return self._key, sign(fields, self._secret)
 
     def signed_query(self, params: Mapping[str, str]) -> Hidden:
-        """Return what has to follow *params* in a query string."""
+        """Return *params*, key and signature as a query string."""
         key, signature = self.signed(params)
-        return Hidden(b"apiKey=%s&signature=%s" % (quote_plus(key).encode(), signature))
+        return Hidden(urlencode({**params, "apiKey": key, "signature": signature}).encode())
 
 
 def sign(params: Mapping[str, str], secret: bytes) -> Hidden:

@@ -93,14 +93,13 @@ class Harvest:
     async def _running(self) -> AsyncGenerator[Harvest]:
         raised = None
         rows, self._rows = anyio.create_memory_object_stream[HarvestRow]()
-        async with anyio.create_task_group() as tasks:
-            async with self._rows:
-                tasks.start_soon(self._work_off, rows)
-                try:
-                    yield self
-                except Exception as error:  # kept, or the task group would wrap it in a group
-                    raised = error
-                tasks.cancel_scope.cancel()
+        async with anyio.create_task_group() as tasks, self._rows:
+            tasks.start_soon(self._work_off, rows)
+            try:
+                yield self
+            except Exception as error:  # kept, or the task group would wrap it in a group
+                raised = error
+            tasks.cancel_scope.cancel()
         if raised is not None:
             raise raised
 

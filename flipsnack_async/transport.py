@@ -100,11 +100,11 @@ class SigningTransport(httpx.AsyncBaseTransport):
     """
     Add key and signature to each request, where nothing above can see them.
 
-    What is signed is the query of a GET, or for a multipart POST the fields
-    in ``request.extensions["flipsnack_fields"]``. The signed query goes to
-    *transport* in the extension "target" of a copy of the request, so its
-    URL stays clean for logs, errors and traces; a POST gets two more parts
-    in front of its own. Any inner transport must honour "target", as
+    What is signed are the fields in ``request.extensions["flipsnack_fields"]``
+    or, without them, those of the URL's query. A GET goes to *transport* with
+    the signed query in the extension "target" of a copy, so its URL stays
+    clean for logs, errors and traces; a multipart POST gets two more parts in
+    front of its own. Any inner transport must honour "target", as
     `httpx.AsyncHTTPTransport` does.
 
     Raises `ConfigurationError` rather than send a key over plain http to
@@ -120,12 +120,12 @@ class SigningTransport(httpx.AsyncBaseTransport):
         if not is_safe_for_keys(request.url.scheme, request.url.host):
             raise ConfigurationError("url", "use https; plain http is for loopback only")
         fields = request.extensions.get("flipsnack_fields")
-        signed = (
-            _with_signed_query(request, self._credentials)
-            if fields is None
-            else _with_signed_parts(request, fields, self._credentials)
+        if fields is None:
+            fields = _fields_of_query(request)
+        signed = _with_signed_parts if request.method == "POST" else _with_signed_query
+        return await self._transport.handle_async_request(
+            signed(request, fields, self._credentials)
         )
-        return await self._transport.handle_async_request(signed)
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -142,32 +142,40 @@ def is_safe_for_keys(scheme: str, host: str) -> bool:
         return host == "localhost"
 
 
-def _with_signed_query(request: httpx.Request, credentials: Credentials) -> httpx.Request:
-    query = request.url.query.decode("ascii")
+def _fields_of_query(request: httpx.Request) -> dict[str, str]:
     # The server signs what it decodes, so that, and not what the caller meant, is signed here.
-    pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
-    params = dict(pairs)
-    if len(params) != len(pairs):
+    pairs = parse_qsl(request.url.query.decode("ascii"), keep_blank_values=True, errors="strict")
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
         raise InvalidArgumentError("params", "give each parameter once")
-    signature = credentials.signed_query(params)
-    target = request.url.raw_path + (b"&" if query else b"?") + signature
+    return fields
+
+
+def _with_signed_query(
+    request: httpx.Request, fields: Mapping[str, str], credentials: Credentials
+) -> httpx.Request:
+    path = request.url.raw_path.partition(b"?")[0]
+    target = Hidden(b"%s?%s" % (path, credentials.signed_query(fields)))
     return httpx.Request(
         request.method,
         request.url,
         headers=request.headers,
         stream=request.stream,
-        extensions={**request.extensions, "target": Hidden(target)},
+        extensions={**request.extensions, "target": target},
     )
 
 
 def _with_signed_parts(
     request: httpx.Request, fields: Mapping[str, str], credentials: Credentials
 ) -> httpx.Request:
-    boundary = request.headers["Content-Type"].partition("boundary=")[2].encode("ascii")
+    kind, _, boundary = request.headers.get("Content-Type", "").partition("; boundary=")
+    if kind != "multipart/form-data" or not boundary:
+        raise InvalidArgumentError("request", "send a POST as multipart/form-data")
     key, signature = credentials.signed(fields)
     parts = Hidden(
         b"".join(
-            b'--%s\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (boundary, *part)
+            b'--%s\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+            % (boundary.encode(), *part)
             for part in ((b"apiKey", key), (b"signature", signature))
         )
     )

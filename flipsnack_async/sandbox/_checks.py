@@ -1,0 +1,47 @@
+"""The questions a call must pass, in the order in which the sandbox asks them."""
+
+import hmac
+from collections.abc import Iterable
+
+from ._account import Account
+from ._actions import ACTIONS
+from ._answers import Data
+from ._arrivals import Arrival
+from ._codes import (
+    BAD_REQUEST,
+    INVALID_ACTION,
+    INVALID_CREDENTIALS,
+    INVALID_SIGNATURE,
+    MISSING_PARAMETER,
+    RefusedError,
+)
+from ._rates import RateGate
+from ._signature import is_signed
+
+
+def carry_out(arrival: Arrival, account: Account, gate: RateGate, *, strict: bool) -> Data:
+    """
+    Do what the call asks, or refuse it.
+
+    The vendor's order is not documented. It matters to callers: a call counts
+    towards the rates as soon as its key is known, whatever else is wrong with it.
+    """
+    params = arrival.params
+    _require(arrival, ("apiKey", "signature", "action"))
+    if not hmac.compare_digest(params["apiKey"].encode(), account.key.encode()):
+        raise RefusedError(INVALID_CREDENTIALS)
+    gate.admit(arrival.at)
+    if arrival.action not in ACTIONS:
+        raise RefusedError(INVALID_ACTION)
+    if arrival.repeats_a_name or (strict and arrival.method != "GET"):
+        raise RefusedError(BAD_REQUEST)
+    if not is_signed(params, account.secret):
+        raise RefusedError(INVALID_SIGNATURE)
+    action = ACTIONS[arrival.action]
+    _require(arrival, action.required)
+    return action.answer(account, arrival)
+
+
+def _require(arrival: Arrival, names: Iterable[str]) -> None:
+    if any(name not in arrival.params for name in names):
+        raise RefusedError(MISSING_PARAMETER)

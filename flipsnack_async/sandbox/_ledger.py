@@ -1,0 +1,35 @@
+"""What the sandbox remembers of a call."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import attrs
+
+from ._arrivals import Arrival
+
+_KEPT_ELSEWHERE_OR_SECRET = frozenset({"action", "apiKey", "signature"})
+
+
+@attrs.frozen
+class SandboxCall:
+    """
+    A call that the sandbox saw.
+
+    *at* is the loop's time of arrival, *params* are the action's own parameters
+    as text, and *code* is what was answered: `None` if that was no envelope.
+    """
+
+    at: float
+    action: str
+    params: Mapping[str, str]
+    code: int | None
+
+
+def ledger_entry(arrival: Arrival, code: int | None) -> SandboxCall:
+    """Note an arrival and its answer, without key and signature."""
+    own = {
+        name: value
+        for name, value in arrival.params.items()
+        if name not in _KEPT_ELSEWHERE_OR_SECRET
+    }
+    return SandboxCall(arrival.at, arrival.action, MappingProxyType(own), code)
