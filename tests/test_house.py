@@ -1,0 +1,239 @@
+"""The house itself: arrows that point one way, names that are exact, nothing forgotten."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pickle
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+import flipsnack_async
+from flipsnack_async import errors, models
+
+PACKAGE = Path(flipsnack_async.__file__).parent
+
+# What each room may import. Rooms of one's own folder are free.
+MAY_IMPORT = {
+    "errors": set[str](),
+    "models": {"errors"},
+    "_actions": {"models", "errors"},
+    "_signing": {"errors"},
+    "_envelope": {"models", "errors"},
+    "quota": {"errors"},
+    "transport": {"quota", "_signing", "errors"},
+    "_retry": {"errors", "_actions"},
+    "_export": {"_actions", "models", "errors"},
+    "_resources": {"_actions", "_export", "models", "errors"},
+    "harvest": {"models", "errors"},
+    "_client": {
+        "_actions",
+        "_envelope",
+        "_resources",
+        "_retry",
+        "_signing",
+        "errors",
+        "harvest",
+        "models",
+        "quota",
+        "transport",
+    },
+    "cli": {"", "sandbox", "errors", "models", "quota", "transport", "harvest"},
+    "sandbox": set[str](),
+    "__main__": {"cli"},
+}
+KNOW_HTTPX = {"transport", "_client", "sandbox"}
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        yield name, ast.parse(path.read_text("utf-8"))
+
+
+def imported(module: str, tree: ast.Module) -> Iterator[str]:
+    """Yield the absolute names of all that a module imports, wherever in it."""
+    here = ["flipsnack_async", *module.split(".")]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = here[: len(here) - node.level] if node.level else []
+            stem = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{stem}.{alias.name}" for alias in node.names)
+
+
+def rooms(module: str, tree: ast.Module) -> Iterator[str]:
+    """Yield the rooms of ours that a module imports; "" is the package's own face."""
+    for name in imported(module, tree):
+        package, _, inside = name.partition(".")
+        if package == "flipsnack_async":
+            room = inside.partition(".")[0]
+            is_room = (PACKAGE / f"{room}.py").exists() or (PACKAGE / room).is_dir()
+            yield room if room and is_room else ""
+
+
+@pytest.mark.parametrize(
+    ("module", "tree"), [pytest.param(*m, id=m[0]) for m in modules() if m[0] != "__init__"]
+)
+def test_imports_point_one_way(module: str, tree: ast.Module) -> None:
+    """
+    A room imports only what the plan allows, which has no cycle.
+    """
+    room = module.partition(".")[0]
+
+    assert set() == {r for r in rooms(module, tree) if r != room} - MAY_IMPORT[room]
+
+
+def test_the_plan_has_no_cycle() -> None:
+    """
+    Whatever the plan allows, nobody gets back to where it came from.
+    """
+    left = dict(MAY_IMPORT)
+    while ends := [room for room, may in left.items() if not may & left.keys()]:
+        for room in ends:
+            del left[room]
+
+    assert {} == left
+
+
+@pytest.mark.parametrize(("module", "tree"), [pytest.param(*m, id=m[0]) for m in modules()])
+def test_only_the_doors_know_httpx(module: str, tree: ast.Module) -> None:
+    """
+    The HTTP library is known to the rooms that send, and to nobody else.
+    """
+    knows = any(name.partition(".")[0] == "httpx" for name in imported(module, tree))
+
+    assert not knows or module.partition(".")[0] in KNOW_HTTPX
+
+
+@pytest.mark.parametrize(("module", "tree"), [pytest.param(*m, id=m[0]) for m in modules()])
+def test_no_import_hides_from_the_run_time(module: str, tree: ast.Module) -> None:
+    """
+    What is imported is imported: no TYPE_CHECKING block breaks a cycle.
+    """
+    assert "TYPE_CHECKING" not in {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+
+
+def test_all_is_exact_and_sorted() -> None:
+    """
+    The package exports what it says, in order, and every model and error.
+    """
+    said = flipsnack_async.__all__
+    public = {
+        name
+        for name, value in vars(flipsnack_async).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+
+    assert sorted(said) == list(said)
+    assert set(said) == public
+    assert {*errors.__all__, *models.__all__} <= public
+
+
+@pytest.mark.parametrize(
+    "name",
+    [m.name for m in pkgutil.walk_packages(flipsnack_async.__path__, "flipsnack_async.")],
+)
+def test_every_module_says_what_it_is_about(name: str) -> None:
+    """
+    A module has a docstring, and where it has an `__all__` it is sorted and true.
+    """
+    if name.endswith("__main__"):
+        return
+    module = importlib.import_module(name)
+    said = getattr(module, "__all__", [])
+
+    assert module.__doc__
+    assert sorted(said) == list(said)
+    assert [] == [n for n in said if not hasattr(module, n)]
+
+
+def test_every_public_thing_has_a_docstring() -> None:
+    """
+    Whatever a user can import or call is explained.
+    """
+    silent = []
+    for name in flipsnack_async.__all__:
+        thing = getattr(flipsnack_async, name)
+        silent += [name] * (not thing.__doc__)
+        for n, member in vars(thing).items():
+            inherited = any(hasattr(parent, n) for parent in thing.__mro__[1:])
+            if inspect.isfunction(member) and not n.startswith("_") and not inherited:
+                silent += [f"{name}.{n}"] * (not member.__doc__)
+
+    assert [] == silent
+
+
+# https://developers.flipsnack.com/api-status-codes
+DOCUMENTED_CODES = {22, 30, 31, 32, 33, 34, 35, 36, 37, 38, 40, 41, 42, 43, 44, 45, 46}
+
+
+def test_every_status_code_maps_to_a_class() -> None:
+    """
+    Each code of the vendor's page, and no other, has its class; success has none.
+    """
+    assert DOCUMENTED_CODES == errors.CODES.keys()
+    assert all(issubclass(c, errors.APIError) for c in errors.CODES.values())
+
+
+def commands(group: click.Group, path: str = "flipsnack") -> Iterator[tuple[str, click.Command]]:
+    yield path, group
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def test_every_command_has_help() -> None:
+    """
+    Each command says what it does, and so does each of its options.
+    """
+    from flipsnack_async.cli import cli
+
+    for path, command in commands(cli):
+        assert command.help, path
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{path} {parameter.opts}"
+
+
+ERRORS = [
+    *(c(code, "Forbidden", "collection.getStats") for code, c in errors.CODES.items()),
+    errors.InvalidArgumentError("start_date", "write it as YYYY-MM-DD"),
+    errors.ConfigurationError("FLIPSNACK_API_KEY", "is not set"),
+    errors.ClientClosedError("closed"),
+    errors.ConnectionFailedError("no connection"),
+    errors.NoAnswerError("no answer"),
+    errors.InvalidAnswerError("user.getStats", "torn", field="data.views", http_status=502),
+    errors.UploadOutcomeUnknownError("collection.create", "the connection broke"),
+    errors.ExportFailedError("fxh4k89"),
+    errors.ExportTimeoutError("fxh4k89", 600.0),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: f"{type(e).__name__}-{e.args[0]}")
+def test_errors_survive_pickling(error: errors.FlipsnackError) -> None:
+    """
+    An error that crosses a process comes out as it went in, facts and text.
+    """
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301  our own bytes
+
+    assert type(error) is type(copy)
+    assert str(error) == str(copy)
+    assert vars(error) == vars(copy)
+
+
+def test_the_error_table_is_complete() -> None:
+    """
+    Each error class is among those that are pickled above.
+    """
+    assert set(errors.__all__) - {"FlipsnackError", "APIError"} <= {
+        type(e).__name__ for e in ERRORS
+    }
