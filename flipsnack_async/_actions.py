@@ -112,7 +112,6 @@ def collection_get_stats(
 
 
 def collection_get_list(
-    start: int = 0,
     *,
     status: str | None = None,
     query: str | None = None,
@@ -125,11 +124,17 @@ def collection_get_list(
         "query": query,
         "orderBy": order_by,
         "orderMode": order,
-        # Left out of the first call, which asks for the beginning whatever the vendor counts from.
-        "from": start or None,
     }
     given = {name: value for name, value in named.items() if value is not None}
     return _action("collection.getList", CollectionPage, texts({**(params or {}), **given}))
+
+
+def page_from(received: int, first: Action[CollectionPage]) -> Action[CollectionPage]:
+    """Describe the page that comes after so many collections."""
+    # Where the vendor starts to count is not known: the beginning is asked for without a number.
+    if not received:
+        return first
+    return attrs.evolve(first, params={**first.params, "from": str(received)})
 
 
 def collection_download_html(ref: Ref) -> Action[Package]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence, Sized
 from contextlib import aclosing
@@ -181,8 +182,10 @@ class Flipsnack:
         self.collections = Collections(self._carry_out)
 
     def __repr__(self) -> str:
-        state = " closed" if self._core.closed else ""
-        return f"<Flipsnack {self._core.api_url}{state}>"
+        core = getattr(self, "_core", None)  # a traceback may show a client that is half made
+        if core is None:
+            return "<Flipsnack>"
+        return f"<Flipsnack {core.api_url}{' closed' if core.closed else ''}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a client cannot be pickled or copied; use with_options, or make another")
@@ -249,6 +252,9 @@ class Flipsnack:
             ask,
             _hashes(view.collections.list() if refs is None else refs),
             at_once=at_once,
+            # The account's own listing is read to its end soon, to know how long the harvest will
+            # take; from refs of the caller's, no more is drawn than is about to be asked.
+            ahead=math.inf if refs is None else at_once,
             total=len(refs) if isinstance(refs, Sized) else None,
             calls=lambda: view._calls,
             seconds_for=self.quota.estimate,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol, TypeVar
 
 from . import _actions
 from ._actions import Action, Day, Ref, Value
 from ._export import await_package
-from .models import Collection, CollectionStats, Package, UserStats
+from .models import Collection, CollectionPage, CollectionStats, Package, UserStats
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ class Collections:
     def __init__(self, call: Call) -> None:
         self._call = call
 
-    async def list(
+    def list(
         self,
         *,
         status: str | None = None,
@@ -48,7 +49,7 @@ class Collections:
         order_by: str | None = None,
         order: str | None = None,
         params: Mapping[str, Value] | None = None,
-    ) -> AsyncGenerator[Collection]:
+    ) -> AsyncIterator[Collection]:
         """
         Iterate over the collections, page after page, each hash once.
 
@@ -59,30 +60,10 @@ class Collections:
         is not documented. So the next page is asked for until one is empty or
         brings nothing new, or a count that cannot be of the page is reached.
         """
-        seen: set[str] = set()
-        received = 0
-        while True:
-            page = await self._call(
-                _actions.collection_get_list(
-                    received,
-                    status=status,
-                    query=query,
-                    order_by=order_by,
-                    order=order,
-                    params=params,
-                )
-            )
-            fresh = {
-                c.collection_hash: c for c in page.collections if c.collection_hash not in seen
-            }
-            for collection in fresh.values():
-                yield collection
-            seen.update(fresh)
-            received += len(page.collections)
-            # A count that differs from this page's length can only be of all collections.
-            count_of_all = page.count if page.count != len(page.collections) else None
-            if not fresh or (count_of_all is not None and received >= count_of_all):
-                return
+        first = _actions.collection_get_list(
+            status=status, query=query, order_by=order_by, order=order, params=params
+        )
+        return _Listing(self._call, first)
 
     async def get_stats(
         self,
@@ -137,3 +118,34 @@ class Collections:
             within=within,
             on_poll=on_poll,
         )
+
+
+class _Listing(AsyncIterator[Collection]):
+    """Hold a listing's place; no generator, so that leaving it early leaves nothing to close."""
+
+    def __init__(self, call: Call, first: Action[CollectionPage]) -> None:
+        self._call = call
+        self._first = first
+        self._more = True
+        self._received = 0
+        self._seen: set[str] = set()
+        self._ready: deque[Collection] = deque()
+
+    async def __anext__(self) -> Collection:
+        while not self._ready and self._more:
+            self._take_in(await self._call(_actions.page_from(self._received, self._first)))
+        if not self._ready:
+            raise StopAsyncIteration
+        return self._ready.popleft()
+
+    def _take_in(self, page: CollectionPage) -> None:
+        fresh = {
+            c.collection_hash: c for c in page.collections if c.collection_hash not in self._seen
+        }
+        self._ready.extend(fresh.values())
+        self._seen.update(fresh)
+        self._received += len(page.collections)
+        # A count that differs from this page's length can only be of all collections.
+        count_of_all = page.count if page.count != len(page.collections) else None
+        ended = count_of_all is not None and self._received >= count_of_all
+        self._more = bool(fresh) and not ended

@@ -26,8 +26,8 @@ class Harvest:
     Yields a `HarvestRow` for each collection, in the order of completion. A
     failure is a row like any other; only wrong credentials, and what the
     caller's own iterator raises, end the harvest. Leaving the block early
-    cancels what is under way. Nothing is asked for long before its row is
-    taken: a slow reader slows the harvest.
+    cancels what is under way. No statistics are asked for long before their
+    row is taken: a slow reader slows the harvest.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class Harvest:
         hashes: AsyncGenerator[str],
         *,
         at_once: int,
+        ahead: float,
         total: int | None,
         calls: Callable[[], int],
         seconds_for: Callable[[int], float],
@@ -45,6 +46,7 @@ class Harvest:
         self._ask = ask
         self._hashes = hashes
         self._at_once = at_once
+        self._ahead = ahead
         self._total = total
         self._calls = calls
         self._seconds_for = seconds_for
@@ -104,8 +106,7 @@ class Harvest:
             raise raised
 
     async def _work_off(self, rows: ObjectSendStream[HarvestRow]) -> None:
-        # A few hashes are held ready, so that the next page of a listing is asked for in time.
-        give, take = anyio.create_memory_object_stream[str](self._at_once)
+        give, take = anyio.create_memory_object_stream[str](self._ahead)
         with self._workers:
             async with rows, give, take, anyio.create_task_group() as tasks:
                 tasks.start_soon(self._feed, give)

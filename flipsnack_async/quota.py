@@ -88,8 +88,8 @@ class Token:
     __slots__ = ("end", "sent_at")
 
     def __init__(self) -> None:
-        self.end = inf
-        self.sent_at = inf
+        self.end: float = inf
+        self.sent_at: float = inf
 
 
 class TokenBucket:
