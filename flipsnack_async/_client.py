@@ -155,17 +155,21 @@ class Flipsnack:
         for name in ("FLIPSNACK_API_KEY", "FLIPSNACK_API_SECRET"):
             if not os.environ.get(name):
                 raise ConfigurationError(name, "is not set; set it to what Flipsnack gave you")
-        return cls(
-            os.environ["FLIPSNACK_API_KEY"],
-            os.environ["FLIPSNACK_API_SECRET"],
-            rates=_rates_from_env(),
-            quota=quota,
-            timeout=timeout,
-            attempts=attempts,
-            api_url=os.environ.get("FLIPSNACK_API_URL") or API_URL,
-            upload_url=os.environ.get("FLIPSNACK_UPLOAD_URL") or UPLOAD_URL,
-            transport=transport,
-        )
+        rates = RATES if quota is not None else _rates_from_env()
+        try:
+            return cls(
+                os.environ["FLIPSNACK_API_KEY"],
+                os.environ["FLIPSNACK_API_SECRET"],
+                rates=rates,
+                quota=quota,
+                timeout=timeout,
+                attempts=attempts,
+                api_url=os.environ.get("FLIPSNACK_API_URL") or API_URL,
+                upload_url=os.environ.get("FLIPSNACK_UPLOAD_URL") or UPLOAD_URL,
+                transport=transport,
+            )
+        except ConfigurationError as error:
+            raise ConfigurationError(f"FLIPSNACK_{error.setting.upper()}", error.remedy) from None
 
     def _set_up(self, core: Core, timeout: float, attempts: int, *, owner: bool) -> None:
         if not timeout > 0:

@@ -77,4 +77,4 @@ def sign(params: Mapping[str, str], secret: bytes) -> Hidden:
 
 
 def _hidden(text: str) -> Hidden:
-    return Hidden(text.encode(errors="replace") if isinstance(text, str) else b"")
+    return Hidden(text.encode(errors="surrogatepass") if isinstance(text, str) else b"")

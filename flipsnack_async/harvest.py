@@ -101,7 +101,8 @@ class Harvest:
                 yield self
             except Exception as error:  # kept, or the task group would wrap it in a group
                 raised = error
-            tasks.cancel_scope.cancel()
+            finally:
+                tasks.cancel_scope.cancel()
         if raised is not None:
             raise raised
 

@@ -45,6 +45,7 @@ from typing import Final
 
 import anyio
 import attrs
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from .errors import InvalidArgumentError
 
@@ -124,7 +125,10 @@ class TokenBucket:
 
     def free(self, now: float) -> list[int]:
         """Count each bucket's tokens."""
-        returned = (bisect_right(self._ends, now - per) for _, per in self._rates)
+        # Summed as in `free_at`, since rounding makes a difference.
+        returned = (
+            bisect_right(self._ends, now, key=lambda end: end + per) for _, per in self._rates
+        )
         held = [self._lasting + len(self._ends) - back for back in returned]
         return [limit - out for (limit, _), out in zip(self._rates, held, strict=True)]
 
@@ -270,8 +274,8 @@ class Quota:
     """
 
     def __init__(self, *rates: Rate, reach: float | None = 4.0, linger: float = 30.0) -> None:
-        for name, seconds in (("reach", reach), ("linger", linger)):
-            if seconds is not None and not 0 <= seconds < inf:
+        for name, seconds in (("reach", 0.0 if reach is None else reach), ("linger", linger)):
+            if seconds is None or not 0 <= seconds < inf:
                 raise InvalidArgumentError(name, "give a number of seconds, at least 0")
         self.rates = rates
         self._bucket = TokenBucket(rates, reach, linger)
@@ -315,6 +319,8 @@ class Quota:
                 del self._queue[turn]
                 if self._queue:
                     self._first().set()
+        # Last, so that a cancelled caller takes nothing; it yields to no other unless cancelled.
+        await checkpoint_if_cancelled()
         return self._take()
 
     def _first(self) -> anyio.Event:
@@ -327,6 +333,7 @@ class Quota:
             self._sleep = (anyio.Event(), free_at)
             with anyio.CancelScope(deadline=free_at):
                 await self._sleep[0].wait()
+        await checkpoint_if_cancelled()
         return self._take()
 
     def _take(self) -> Token:

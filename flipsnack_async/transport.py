@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import AsyncIterator, Mapping
+from email.message import Message
 from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qsl
@@ -58,7 +59,7 @@ class QuotaTransport(httpx.AsyncBaseTransport):
             request.stream = _WatchedBody(body, permit)
             try:
                 response = await self._transport.handle_async_request(request)
-            except UNSENT:
+            except (*UNSENT, ConfigurationError, InvalidArgumentError):
                 permit.unsent()
                 raise
             finally:
@@ -105,7 +106,8 @@ class SigningTransport(httpx.AsyncBaseTransport):
     the signed query in the extension "target" of a copy, so its URL stays
     clean for logs, errors and traces; a multipart POST gets two more parts in
     front of its own. Any inner transport must honour "target", as
-    `httpx.AsyncHTTPTransport` does.
+    `httpx.AsyncHTTPTransport` does. Whatever host a request names is trusted,
+    so follow no redirects above this.
 
     Raises `ConfigurationError` rather than send a key over plain http to
     anything but loopback.
@@ -122,10 +124,16 @@ class SigningTransport(httpx.AsyncBaseTransport):
         fields = request.extensions.get("flipsnack_fields")
         if fields is None:
             fields = _fields_of_query(request)
-        signed = _with_signed_parts if request.method == "POST" else _with_signed_query
-        return await self._transport.handle_async_request(
-            signed(request, fields, self._credentials)
-        )
+        _check_fields(fields)
+        sign = _with_signed_parts if request.method == "POST" else _with_signed_query
+        signed = sign(request, fields, self._credentials)
+        try:
+            return await self._transport.handle_async_request(signed)
+        except Exception as error:
+            failure = error
+        # Raised bare: the frames it came through hold in their locals what was being written.
+        failure.__cause__ = failure.__context__ = None
+        raise failure.with_traceback(None)
 
     async def aclose(self) -> None:
         await self._transport.aclose()
@@ -144,11 +152,26 @@ def is_safe_for_keys(scheme: str, host: str) -> bool:
 
 def _fields_of_query(request: httpx.Request) -> dict[str, str]:
     # The server signs what it decodes, so that, and not what the caller meant, is signed here.
-    pairs = parse_qsl(request.url.query.decode("ascii"), keep_blank_values=True, errors="strict")
+    query = request.url.query.decode("ascii")
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidArgumentError("params", "give text that is UTF-8") from None
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise InvalidArgumentError("params", "give each parameter once")
     return fields
+
+
+def _check_fields(fields: Mapping[str, str]) -> None:
+    # Before the key is among them: an error while signing would show it in the frame's locals.
+    for name, value in fields.items():
+        try:
+            f"{name}{value}".encode()
+        except UnicodeEncodeError:
+            raise InvalidArgumentError(repr(name), "holds half a surrogate pair") from None
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise InvalidArgumentError(repr(name), "give names and values as text")
 
 
 def _with_signed_query(
@@ -168,8 +191,10 @@ def _with_signed_query(
 def _with_signed_parts(
     request: httpx.Request, fields: Mapping[str, str], credentials: Credentials
 ) -> httpx.Request:
-    kind, _, boundary = request.headers.get("Content-Type", "").partition("; boundary=")
-    if kind != "multipart/form-data" or not boundary:
+    content_type = Message()
+    content_type["Content-Type"] = request.headers.get("Content-Type", "")
+    boundary = content_type.get_boundary()
+    if boundary is None:
         raise InvalidArgumentError("request", "send a POST as multipart/form-data")
     key, signature = credentials.signed(fields)
     parts = Hidden(

@@ -552,6 +552,9 @@ async def test_the_environment_makes_a_client(monkeypatch: pytest.MonkeyPatch) -
     [
         ("FLIPSNACK_API_KEY", ""),
         ("FLIPSNACK_API_SECRET", ""),
+        ("FLIPSNACK_API_SECRET", "two words"),
+        ("FLIPSNACK_API_URL", "http://example.com/v1/"),
+        ("FLIPSNACK_UPLOAD_URL", "nonsense"),
         ("FLIPSNACK_RATES", "fast"),
         ("FLIPSNACK_RATES", "0/1s"),
     ],

@@ -234,6 +234,20 @@ async def test_at_once_bounds_the_calls_under_way() -> None:
     assert 7 == most
 
 
+async def test_the_total_is_known_long_before_the_end() -> None:
+    """
+    The listing is read ahead of the statistics, so that the time left can be told.
+    """
+    box = Sandbox(collections=200)
+    async with client(box) as flipsnack, flipsnack.harvest() as rows:
+        async for _ in rows:
+            if rows.progress.total is not None:
+                break
+
+        assert 200 == rows.progress.total
+        assert rows.progress.done < 50
+
+
 async def test_arguments_are_checked_before_a_call() -> None:
     """
     A wrong date or number raises when the harvest is described, not in each of its rows.

@@ -15,6 +15,7 @@ import pytest
 
 import flipsnack_async
 from flipsnack_async import errors, models
+from flipsnack_async.cli import cli
 
 PACKAGE = Path(flipsnack_async.__file__).parent
 
@@ -195,8 +196,6 @@ def test_every_command_has_help() -> None:
     """
     Each command says what it does, and so does each of its options.
     """
-    from flipsnack_async.cli import cli
-
     for path, command in commands(cli):
         assert command.help, path
         for parameter in command.params:

@@ -86,7 +86,7 @@ class Sandbox:
         self._strict = strict
         self._stringly = stringly
         self.ledger: list[SandboxCall] = []
-        self.app = Starlette(
+        self.app: Starlette = Starlette(
             routes=[
                 Route("/v1", self._call, methods=["GET", "POST"]),
                 Route("/v1/", self._call, methods=["GET", "POST"]),

@@ -1,0 +1,91 @@
+"""The commands that ask one thing: user-stats, stats and list."""
+
+from __future__ import annotations
+
+import click
+
+from flipsnack_async import Collection, CollectionStats, Flipsnack, UserStats
+
+from . import _tables
+from ._json_lines import write_line
+from ._session import converse, patience
+from ._settings import Settings, shared_options
+
+
+@click.command("user-stats")
+@shared_options()
+@click.pass_obj
+def user_stats(settings: Settings) -> None:
+    """Show the account's totals, and its uploads left."""
+
+    async def ask(flipsnack: Flipsnack) -> UserStats:
+        with patience():
+            return await flipsnack.user.get_stats()
+
+    stats = converse(settings, ask)
+    if settings.as_table:
+        _tables.show(_tables.of_user(stats))
+    else:
+        write_line(stats)
+
+
+@click.command()
+@click.argument("collection_hash", metavar="HASH")
+@click.option("--start", metavar="DATE", help="The first day, as YYYY-MM-DD.")
+@click.option("--end", metavar="DATE", help="The last day, as YYYY-MM-DD.")
+@click.option("--pages", is_flag=True, help="Show each page's statistics too.")
+@shared_options()
+@click.pass_obj
+def stats(
+    settings: Settings, collection_hash: str, start: str | None, end: str | None, pages: bool
+) -> None:
+    """
+    Show the statistics of one collection.
+
+    \b
+    Example:
+      flipsnack stats fxh4k89 --start 2026-01-01 --end 2026-01-31 --pages
+    """
+
+    async def ask(flipsnack: Flipsnack) -> CollectionStats:
+        with patience():
+            return await flipsnack.collections.get_stats(
+                collection_hash, start_date=start, end_date=end, pages=pages
+            )
+
+    found = converse(settings, ask)
+    if settings.as_table:
+        _tables.show(*_tables.of_stats(found))
+    else:
+        write_line(found)
+
+
+@click.command("list")
+@click.option("--status", metavar="S", help="Only these: public, editable or unlisted.")
+@click.option("--query", metavar="Q", help="Only what has this text in title or description.")
+@shared_options()
+@click.pass_obj
+def list_collections(settings: Settings, status: str | None, query: str | None) -> None:
+    """
+    List the account's collections.
+
+    \b
+    Example:
+      flipsnack list --status public --query catalogue
+    """
+    kept: list[Collection] = []
+
+    async def ask(flipsnack: Flipsnack) -> None:
+        found = flipsnack.collections.list(status=status, query=query)
+        with patience() as start_anew:
+            async for collection in found:
+                if settings.as_table:
+                    kept.append(collection)
+                else:
+                    write_line(collection)
+                # Only now: whoever reads the lines may have taken his time.
+                start_anew()
+
+    converse(settings, ask)
+    if kept:
+        _tables.show(_tables.of_collections(kept))

@@ -1,0 +1,152 @@
+"""The command that asks for the statistics of many collections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TextIO
+
+import anyio
+import click
+
+from flipsnack_async import Flipsnack, FlipsnackError, Harvest, HarvestProgress, HarvestRow, Quota
+
+from . import _tables
+from ._failures import FAILED, PARTLY, say
+from ._json_lines import write_line
+from ._progress_bar import progress_bar, wants_bar
+from ._readable import counted, stopwatch
+from ._session import converse
+from ._settings import Settings, shared_options
+
+
+@click.command()
+@click.argument("hashes", metavar="[HASH ...]", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every collection of the account.")
+@click.option(
+    "--from-file",
+    "file",
+    metavar="F",
+    type=click.File(encoding="utf-8-sig"),
+    help="Those in a file, one hash a line; - is stdin. Blank lines and # comments are skipped.",
+)
+@click.option("--start", metavar="DATE", help="The first day, as YYYY-MM-DD.")
+@click.option("--end", metavar="DATE", help="The last day, as YYYY-MM-DD.")
+@click.option("--pages", is_flag=True, help="Ask for each page's statistics too.")
+@click.option(
+    "--at-once",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=8,
+    show_default=True,
+    help="How many calls may be under way or waiting for quota.",
+)
+@shared_options()
+@click.pass_obj
+def harvest(
+    settings: Settings,
+    hashes: tuple[str, ...],
+    everything: bool,
+    file: TextIO | None,
+    start: str | None,
+    end: str | None,
+    pages: bool,
+    at_once: int,
+) -> int:
+    """
+    Ask for the statistics of many collections.
+
+    Calls go out as fast as the limits allow, and rows come in any order. A
+    collection that fails is a row like any other, with its error.
+
+    \b
+    Examples:
+      flipsnack harvest --all --start 2026-01-01 --end 2026-01-31 > january.jsonl
+      flipsnack harvest fxh4k89 fzz81kd
+      flipsnack list | jq -r .collection_hash | flipsnack harvest --from-file -
+      flipsnack --sandbox harvest --all --pages
+    """
+    refs = _chosen(hashes, everything=everything, file=file)
+    output = RowOutput(settings, pages=pages)
+
+    async def work(flipsnack: Flipsnack) -> HarvestProgress:
+        rows = flipsnack.harvest(refs, start_date=start, end_date=end, pages=pages, at_once=at_once)
+        async with rows:
+            await _bring_in(rows, flipsnack.quota, output)
+        return rows.progress
+
+    progress = converse(settings, work)
+    if not progress.failed:
+        return 0
+    return PARTLY if progress.failed < progress.done else FAILED
+
+
+class RowOutput:
+    """Put rows out as they come, or keep them for a table."""
+
+    def __init__(self, settings: Settings, *, pages: bool) -> None:
+        self._settings = settings
+        self._pages = pages
+        self._kept: list[HarvestRow] = []
+
+    @property
+    def has_bar(self) -> bool:
+        return wants_bar(self._settings)
+
+    def put(self, row: HarvestRow) -> None:
+        if self._settings.as_table:
+            self._kept.append(row)
+        else:
+            write_line(row)
+
+    def show_kept(self) -> None:
+        _tables.show(*_tables.of_harvest(self._kept, pages=self._pages))
+
+    def sum_up(self, progress: HarvestProgress, seconds: float) -> None:
+        if not self._settings.quiet:
+            done = counted(progress.done, "collection")
+            calls = counted(progress.calls, "call")
+            say(f"{done}, {progress.failed:,} failed, {calls}, {stopwatch(seconds)}")
+
+
+async def _bring_in(rows: Harvest, quota: Quota, output: RowOutput) -> None:
+    started = anyio.current_time()
+    try:
+        async with progress_bar(rows, quota) if output.has_bar else nullcontext():
+            async for row in rows:
+                output.put(row)
+    except anyio.get_cancelled_exc_class():
+        output.show_kept()
+        say(f"interrupted: {_how_far(rows.progress)}")
+        raise
+    except FlipsnackError:
+        output.show_kept()
+        raise
+    output.show_kept()
+    output.sum_up(rows.progress, anyio.current_time() - started)
+
+
+def _how_far(progress: HarvestProgress) -> str:
+    of_all = "" if progress.total is None else f" of {progress.total:,}"
+    return f"{progress.done:,}{of_all} collections done"
+
+
+def _chosen(
+    hashes: tuple[str, ...], *, everything: bool, file: TextIO | None
+) -> Sequence[str] | None:
+    named = bool(hashes) or file is not None
+    if everything == named:
+        raise click.UsageError(
+            "give either --all or which collections: hashes, --from-file, or both"
+        )
+    if everything:
+        return None
+    return [*hashes, *_hashes_in(file)] if file else hashes
+
+
+def _hashes_in(file: TextIO) -> list[str]:
+    try:
+        lines = [line.partition("#")[0].strip() for line in file]
+    except UnicodeDecodeError:
+        raise click.UsageError("--from-file: the file is not UTF-8 text") from None
+    return [line for line in lines if line]

@@ -1,0 +1,51 @@
+"""The program: its commands, and what becomes of whatever they raise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from ._calls import list_collections, stats, user_stats
+from ._failures import EXIT_CODES, INTERRUPTED, tell
+from ._harvest import harvest
+from ._sandbox_command import sandbox
+from ._settings import Settings, shared_options
+
+
+@click.group(epilog=EXIT_CODES)
+@click.version_option(package_name="flipsnack-async", message="%(prog)s %(version)s")
+@shared_options(rates_from="FLIPSNACK_RATES")
+def cli() -> None:
+    """
+    Ask Flipsnack for statistics, as fast as your key's limits allow.
+
+    The key is read from FLIPSNACK_API_KEY and FLIPSNACK_API_SECRET. Results
+    go to stdout, as a table on a terminal and as JSON lines elsewhere;
+    progress and errors go to stderr. The options below work after a command
+    too.
+
+    \b
+    Examples:
+      flipsnack --sandbox harvest --all        a first look, without a key
+      flipsnack harvest --all > stats.jsonl
+    """
+
+
+for command in (user_stats, list_collections, stats, harvest, sandbox):
+    cli.add_command(command)
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Carry out the command line *args*, by default this process's, and return its exit code."""
+    settings = Settings()
+    try:
+        code = cli.main(args, prog_name="flipsnack", standalone_mode=False, obj=settings)
+    except click.Abort:
+        return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except Exception as error:
+        return tell(error, verbose=settings.verbose > 0)
+    return code or 0

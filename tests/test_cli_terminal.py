@@ -1,0 +1,364 @@
+"""The command line as a process: on a terminal, in a pipe, interrupted, with parts missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from subprocess import PIPE
+
+import anyio.from_thread
+import attrs
+import pytest
+
+from flipsnack_async import HarvestProgress, QuotaStatistics, Rate
+from flipsnack_async.cli._progress_bar import in_words
+from flipsnack_async.cli._readable import duration
+from flipsnack_async.sandbox import Sandbox
+
+HASHES = Sandbox().hashes
+Env = Mapping[str, str]
+Process = subprocess.Popen[str]
+NOTHING: Env = {}
+
+SANDBOX = ("--sandbox", "--rates", "500/1s,5000/60s")
+
+
+def start(*args: str, stdout: int = PIPE, stderr: int = PIPE, env: Env = NOTHING) -> Process:
+    """Start the program; a stream that is not given is a pipe."""
+    clean = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    return subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-m", "flipsnack_async", *args],
+        env={**clean, "TERM": "xterm-256color", **env},
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+    )
+
+
+@attrs.frozen
+class Screen:
+    """Hold what a terminal was sent, what a pipe got, and the exit code."""
+
+    sent: str
+    piped: str
+    code: int
+
+    @property
+    def text(self) -> str:
+        """What is left without colours and movements."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", self.sent)
+
+
+class Terminal:
+    """Run the program with *streams* on a terminal, and the other one in a pipe."""
+
+    def __init__(
+        self, *args: str, streams: Sequence[str], columns: int = 80, env: Env = NOTHING
+    ) -> None:
+        self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, columns))
+        ends = {stream: theirs if stream in streams else PIPE for stream in ("stdout", "stderr")}
+        self.process = start(*args, stdout=ends["stdout"], stderr=ends["stderr"], env=env)
+        os.close(theirs)
+        self._sent = b""
+
+    def wait_for(self, text: bytes) -> None:
+        """Read until the program has written *text*."""
+        while text not in self._sent and self._has_more():
+            pass
+
+    def watch(self) -> Screen:
+        """Read until the program has ended."""
+        while self._has_more():
+            pass
+        os.close(self._ours)
+        out, err = self.process.communicate(timeout=10)
+        return Screen(self._sent.decode(), (out or "") + (err or ""), self.process.returncode)
+
+    def _has_more(self) -> bool:
+        try:
+            chunk = os.read(self._ours, 65536)
+        except OSError:  # the way in which Linux says that nobody else has the terminal open
+            return False
+        self._sent += chunk
+        return bool(chunk)
+
+
+def show(*args: str, columns: int = 80, env: Env = NOTHING) -> Screen:
+    return Terminal(*args, streams=["stdout"], columns=columns, env=env).watch()
+
+
+def progress_of(*args: str) -> Screen:
+    return Terminal(*args, streams=["stderr"]).watch()
+
+
+# --- tables on stdout
+
+
+def test_harvest_is_a_table() -> None:
+    """
+    On a terminal of 80 columns a harvest is a table, failures below it in red, no hash broken.
+    """
+    screen = show(*SANDBOX, "harvest", *HASHES[:12], "zzzzzzz", "--pages", columns=80)
+
+    lines = screen.text.splitlines()
+    assert 3 == screen.code
+    assert all(any(h in line for line in lines) for h in [*HASHES[:12], "zzzzzzz"])
+    assert max(map(len, lines)) <= 80
+    assert re.search(r"hash +impressions +views +time spent +downloads +pages +top page", lines[1])
+    assert "\x1b[31mzzzzzzz" in screen.sent
+    assert re.fullmatch(r"13 collections, 1 failed, 13 calls, \d\.\d s\n", screen.piped)
+
+
+def test_colours_can_be_declined() -> None:
+    """
+    With NO_COLOR nothing is red.
+    """
+    screen = show(*SANDBOX, "harvest", "zzzzzzz", env={"NO_COLOR": "1"})
+
+    assert "Forbidden" in screen.text
+    assert "\x1b[3" not in screen.sent
+
+
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [
+        (["user-stats"], r"impressions +[\d,]+ *\n.*api uploads left +1,000"),
+        (["stats", HASHES[0], "--pages"], rf"{HASHES[0]}.*\n *page +views +clicks +time spent"),
+        (["list"], rf"hash +title +status +size.*{HASHES[0]}.*650 x 385"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_other_results_are_tables(args: list[str], shown: str) -> None:
+    """
+    Every command's result is a table on a terminal.
+    """
+    screen = show(*SANDBOX, *args)
+
+    assert (0, "") == (screen.code, screen.piped)
+    assert re.search(shown, screen.text, re.DOTALL)
+
+
+def test_json_on_a_terminal() -> None:
+    """
+    With --json a terminal gets JSON lines too, and no progress bar in between.
+    """
+    args = (*SANDBOX, "harvest", *HASHES[:3], "--json")
+
+    screen = Terminal(*args, streams=["stdout", "stderr"], columns=1000).watch()
+
+    *rows, summary = screen.sent.splitlines()
+    assert set(HASHES[:3]) == {json.loads(row)["collection_hash"] for row in rows}
+    assert summary.startswith("3 collections")
+
+
+def test_titles_are_only_text() -> None:
+    """
+    A title can neither drive the terminal nor dress itself up.
+    """
+    listed = {"collectionHash": "fxh4k89", "collectionTitle": "\x1b[2J\x9b2J[red]:smile:[/red]"}
+    sandbox = Sandbox()
+    sandbox.fail("*", body=json.dumps({"code": 20, "data": {"collections": [listed]}}))
+    with anyio.from_thread.start_blocking_portal() as portal:
+        with portal.wrap_async_context_manager(sandbox.serve()) as url:
+            env = {
+                "FLIPSNACK_API_URL": url,
+                "FLIPSNACK_API_KEY": sandbox.api_key,
+                "FLIPSNACK_API_SECRET": sandbox.api_secret,
+            }
+            screen = show("list", "--query", "no such title", env=env)
+
+    assert "[2J 2J[red]:smile:[/red]" in screen.text
+    assert "\x1b[2J" not in screen.sent
+    assert "\x9b" not in screen.sent
+
+
+# --- progress on stderr
+
+
+def test_progress_ticks() -> None:
+    """
+    The bar moves by the clock, also while no row comes, and leaves only the summary behind.
+    """
+    screen = progress_of("--sandbox", "--rates", "1/1s", "harvest", *HASHES[:2])
+
+    assert 2 == len(screen.piped.splitlines())
+    assert len(re.findall("1/2  0 failed  1 call  free 0/1  [01] s left", screen.text)) >= 3
+    assert "free 1/1" in screen.text
+    assert screen.text.splitlines()[-1].startswith("2 collections, 0 failed, 2 calls, 1.")
+
+
+def test_quiet() -> None:
+    """
+    With --quiet a terminal sees nothing at all.
+    """
+    assert "" == progress_of(*SANDBOX, "--quiet", "harvest", HASHES[0]).sent
+
+
+@pytest.mark.parametrize(
+    ("total", "left", "words"),
+    [
+        (None, None, "1,234/?  12 failed  1,300 calls  free 5/5 12/60"),
+        (9000, 7766.0, "1,234/9,000  12 failed  1,300 calls  free 5/5 12/60  2 h 09 min left"),
+    ],
+)
+def test_progress_in_words(total: int | None, left: float | None, words: str) -> None:
+    """
+    Next to the bar stands how far it is, what it has cost, what is free, and how long it takes.
+    """
+    progress = HarvestProgress(done=1234, failed=12, calls=1300, total=total, seconds_left=left)
+    free = {Rate(5, per=1.0): 5, Rate(60, per=60.0): 12}
+    quota = QuotaStatistics(free=free, waiting=0, next_in=0.0, admitted=0, refused=0)
+
+    assert words == in_words(progress, quota)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (None, "-"),
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.5, "1 min 00 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.5, "1 h 00 min"),
+        (86369, "23 h 59 min"),
+        (86370, "1 d 00 h"),
+        (138109054, "1,598 d 12 h"),
+    ],
+)
+def test_durations(seconds: float | None, words: str) -> None:
+    """
+    A duration is told in its two largest units, rounded, and never as 60 of the smaller one.
+    """
+    assert words == duration(seconds)
+
+
+# --- processes
+
+
+@pytest.mark.parametrize(
+    ("missing", "args", "extra"),
+    [
+        ("click", ["--help"], "cli"),
+        ("rich", ["--help"], "cli"),
+        ("starlette", ["--sandbox", "list"], "sandbox"),
+        ("uvicorn", ["sandbox", "--port", "0"], "sandbox"),
+    ],
+)
+def test_missing_extra(missing: str, args: list[str], extra: str) -> None:
+    """
+    Where an extra is missing, one line says how to install it.
+    """
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv[1:] = {args!r}; "
+        "from flipsnack_async.__main__ import main; main()"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # noqa: S603 - as above
+
+    assert (2, "") == (process.returncode, process.stdout)
+    assert re.fullmatch("error: .+\n", process.stderr)
+    assert f"pip install 'flipsnack-async[{extra}]'" in process.stderr
+
+
+@pytest.fixture
+def server() -> Iterator[Process]:
+    process = start("sandbox", "--port", "0", "--collections", "3", "--rates", "500/1s")
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_sandbox_serves_until_interrupted(server: Process) -> None:
+    """
+    The sandbox prints what a shell needs to use it, and ends with 130 on Ctrl-C.
+    """
+    assert server.stdout
+    lines = [server.stdout.readline() for _ in range(4)]
+    exports = dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
+    user = start("list", env=exports)
+    listed, _ = user.communicate(timeout=10)
+    server.send_signal(signal.SIGINT)
+    _, said = server.communicate(timeout=10)
+
+    assert (0, 3) == (user.returncode, len(listed.splitlines()))
+    assert "500/1s" == exports["FLIPSNACK_RATES"]
+    assert 130 == server.returncode
+    assert "serving 3 made-up collections until Ctrl-C" == said.strip()
+
+
+def test_port_in_use() -> None:
+    """
+    A port that somebody else listens on is one line.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = start("sandbox", "--port", str(port))
+        out, err = process.communicate(timeout=10)
+
+    assert (1, "") == (process.returncode, out)
+    assert f"error: port {port}: Address already in use\n" == err
+
+
+def test_interrupted_harvest() -> None:
+    """
+    An interrupted harvest ends with 130, and says how far it came.
+    """
+    process = start("--sandbox", "harvest", *HASHES)
+    assert process.stdout
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+
+    assert 130 == process.returncode
+    assert re.fullmatch(r"interrupted: \d+ of 40 collections done", said.strip())
+
+
+def test_interrupted_table() -> None:
+    """
+    A terminal still gets the table of what has come, and its cursor back.
+    """
+    terminal = Terminal("--sandbox", "harvest", "--all", streams=["stdout", "stderr"])
+    terminal.wait_for(b"/40  0 failed")
+    terminal.process.send_signal(signal.SIGINT)
+    screen = terminal.watch()
+
+    assert 130 == screen.code
+    assert 1 <= sum(h in screen.text for h in HASHES) < 40
+    assert re.search("interrupted: [0-9]+ of 40 collections done\n\n$", screen.text)
+    assert screen.sent.rindex("\x1b[?25h") > screen.sent.rindex("\x1b[?25l")
+
+
+def test_reader_that_leaves() -> None:
+    """
+    A reader that has seen enough, like head, ends the program without a word.
+    """
+    process = start(*SANDBOX, "harvest", "--all")
+    assert process.stdout
+    assert process.stderr
+    process.stdout.readline()
+    process.stdout.close()
+    process.wait(timeout=10)
+
+    with process.stderr:
+        assert "" == process.stderr.read()
+
+
+def test_full_disk() -> None:
+    """
+    Where results cannot be written the program fails in one line.
+    """
+    with Path("/dev/full").open("w") as disk:
+        process = start(*SANDBOX, "list", stdout=disk.fileno())
+        _, said = process.communicate(timeout=10)
+
+    assert (1, "error: No space left on device\n") == (process.returncode, said)
