@@ -6,32 +6,23 @@ import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence, Sized
 from contextlib import aclosing
-from datetime import UTC, datetime
-from types import TracebackType
+from functools import partial
+from types import EllipsisType, TracebackType
 from typing import Any, Final, NoReturn, TypeVar
 
-import anyio
+import attrs
 import httpx
-from anyio.lowlevel import EventLoopToken, current_token
 
 from . import _actions
 from ._actions import Action, Day, Effect, Ref, Value
+from ._core import Core, Options
 from ._resources import Collections, User
 from ._signing import Credentials
-from .errors import (
-    ClientClosedError,
-    ConfigurationError,
-    ConnectionFailedError,
-    FlipsnackError,
-    InvalidAnswerError,
-    InvalidArgumentError,
-    NoAnswerError,
-    RateLimitError,
-)
+from .errors import ClientClosedError, ConfigurationError, InvalidArgumentError
 from .harvest import Harvest
 from .models import CollectionStats
-from .quota import Quota, Rate
-from .transport import UNSENT, QuotaTransport, SigningTransport, is_safe_for_keys
+from .quota import Lane, Quota, Rate
+from .transport import checked_url, connections
 
 __all__ = ["Flipsnack"]
 
@@ -41,52 +32,6 @@ API_URL: Final = "https://api.flipsnack.com/v1/"
 UPLOAD_URL: Final = "https://upload.flipsnack.com/v1/"
 # The vendor's limits since 2025, https://developers.flipsnack.com/api-limitations
 RATES: Final = (Rate(5, per=1.0), Rate(60, per=60.0))
-
-LONGEST_BODY: Final = 8 * 2**20
-
-
-class Core:
-    """Hold what a client and its views share: connections, quota, and whether they are closed."""
-
-    def __init__(
-        self,
-        transport: httpx.AsyncBaseTransport,
-        quota: Quota,
-        api_url: httpx.URL,
-        upload_url: httpx.URL,
-    ) -> None:
-        # Imported with the first client, here and where calls are made, and not with the package:
-        # cattrs, tenacity and the package's metadata would take half as long as all of httpx.
-        from importlib.metadata import version
-
-        from ._retry import RetryBudget
-
-        self.transport = transport
-        self.quota = quota
-        self.api_url = api_url
-        self.upload_url = upload_url
-        self.headers = httpx.Headers(
-            {
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-                "User-Agent": f"flipsnack-async/{version('flipsnack-async')}",
-            }
-        )
-        self.budget = RetryBudget()
-        self.closed = False
-        self._home: tuple[int, EventLoopToken] | None = None
-
-    def check(self) -> None:
-        """Refuse what would hang or mix up answers: a closed client, another loop, a fork."""
-        if self.closed:
-            raise ClientClosedError("the client is closed; make a new one")
-        here = (os.getpid(), current_token())
-        if self._home is None:
-            self._home = here
-        elif self._home != here:
-            raise ClientClosedError(
-                "the client belongs to another event loop or process; make one client for each"
-            )
 
 
 class Flipsnack:
@@ -99,7 +44,8 @@ class Flipsnack:
     *timeout* is the seconds of one attempt, from its admission by the quota
     to the last byte of the answer; *attempts* is how often a call that may
     be repeated goes out at the most. Without a *quota* of its own the client
-    keeps *rates*. *transport* is the innermost one: a proxy, a sandbox, a
+    shares one with the other clients of the key and API host in this event
+    loop, at the same *rates*. *transport* is the innermost one: a proxy, a sandbox, a
     test; it must honour httpx's "target" extension.
 
     One client serves one event loop. Calls raise what `flipsnack_async.errors`
@@ -109,7 +55,6 @@ class Flipsnack:
 
     user: User
     collections: Collections
-    quota: Quota
 
     def __init__(
         self,
@@ -126,15 +71,16 @@ class Flipsnack:
     ) -> None:
         credentials = Credentials(api_key, api_secret)
         del api_key, api_secret  # a traceback that shows locals must not find them
-        quota = Quota(*rates) if quota is None else quota
-        signing = SigningTransport(transport or _connections(), credentials)
+        credentials.check()
         core = Core(
-            QuotaTransport(signing, quota),
+            transport or connections(),
+            credentials,
             quota,
-            _checked_url("api_url", api_url),
-            _checked_url("upload_url", upload_url),
+            tuple(rates),
+            checked_url("api_url", api_url),
+            checked_url("upload_url", upload_url),
         )
-        self._set_up(core, timeout, attempts, owner=True)
+        self._set_up(core, Options(timeout, attempts), owner=True)
 
     @classmethod
     def from_env(
@@ -171,19 +117,25 @@ class Flipsnack:
         except ConfigurationError as error:
             raise ConfigurationError(f"FLIPSNACK_{error.setting.upper()}", error.remedy) from None
 
-    def _set_up(self, core: Core, timeout: float, attempts: int, *, owner: bool) -> None:
-        if not timeout > 0:
-            raise InvalidArgumentError("timeout", "give a number of seconds above 0")
-        if type(attempts) is not int or attempts < 1:
-            raise InvalidArgumentError("attempts", "give a whole number, at least 1")
+    def _set_up(self, core: Core, options: Options, *, owner: bool) -> None:
         self._core = core
-        self._timeout = timeout
-        self._attempts = attempts
+        self._options = options
         self._owner = owner
         self._calls = 0  # sent through this view, repeated ones included
-        self.quota = core.quota
         self.user = User(self._carry_out)
         self.collections = Collections(self._carry_out)
+
+    async def _carry_out(self, action: Action[T], *, lane: Lane | None = None) -> T:
+        options = self._options if lane is None else attrs.evolve(self._options, lane=lane)
+        return await self._core.carry_out(action, options, self._count)
+
+    def _count(self) -> None:
+        self._calls += 1
+
+    @property
+    def quota(self) -> Quota:
+        """The quota that this client's calls wait for; shared, unless it was given its own."""
+        return self._core.quota
 
     def __repr__(self) -> str:
         core = getattr(self, "_core", None)  # a traceback may show a client that is half made
@@ -195,21 +147,33 @@ class Flipsnack:
         raise TypeError("a client cannot be pickled or copied; use with_options, or make another")
 
     def with_options(
-        self, *, timeout: float | None = None, attempts: int | None = None
+        self,
+        *,
+        lane: Lane | None = None,
+        max_wait: float | EllipsisType | None = ...,
+        timeout: float | None = None,
+        attempts: int | None = None,
     ) -> Flipsnack:
         """
-        Return a view of this client with other options.
+        Return a view of this client with other options; what is not given stays.
 
-        It shares connections and quota, and is closed with the client;
+        *lane* is where calls queue: interactive, poll or bulk. *max_wait*
+        bounds the seconds that a call waits, for quota and between attempts
+        together; where more are foreseen `QuotaWaitError` is raised at once.
+        None means no bound.
+
+        The view shares connections and quota, and is closed with the client;
         closing the view itself raises `ClientClosedError`.
         """
+        given = {"lane": lane, "timeout": timeout, "attempts": attempts}
+        changes: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
+        if max_wait is not ...:
+            changes["max_wait"] = max_wait
+        return self._view(**changes)
+
+    def _view(self, **changes: Any) -> Flipsnack:
         view = object.__new__(Flipsnack)
-        view._set_up(
-            self._core,
-            self._timeout if timeout is None else timeout,
-            self._attempts if attempts is None else attempts,
-            owner=False,
-        )
+        view._set_up(self._core, attrs.evolve(self._options, **changes), owner=False)
         return view
 
     async def call(
@@ -242,10 +206,11 @@ class Flipsnack:
         Harvest statistics of *refs*, or of every collection of the account.
 
         Hashes that come twice are asked for once. *at_once* bounds the calls
-        under way or waiting for quota.
+        under way or waiting for quota. They queue in the bulk lane, and a
+        surrounding deadline cuts the harvest off but fails no row before.
         """
         start, end = _actions.days(start_date, end_date)
-        view = self.with_options()
+        view = self._view(lane="bulk", minds_deadline=False)
 
         async def ask(collection_hash: str) -> CollectionStats:
             return await view.collections.get_stats(
@@ -261,15 +226,14 @@ class Flipsnack:
             ahead=math.inf if refs is None else at_once,
             total=len(refs) if isinstance(refs, Sized) else None,
             calls=lambda: view._calls,
-            seconds_for=self.quota.estimate,
+            seconds_for=partial(self.quota.estimate, lane="bulk"),
         )
 
     async def aclose(self) -> None:
         """Close the connections; calls under way fail, later ones raise `ClientClosedError`."""
         if not self._owner:
             raise ClientClosedError("close the client itself, not a view made by with_options")
-        self._core.closed = True
-        await self._core.transport.aclose()
+        await self._core.aclose()
 
     async def __aenter__(self) -> Flipsnack:
         if not self._owner:
@@ -284,115 +248,6 @@ class Flipsnack:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-    # --- one call
-
-    async def _carry_out(self, action: Action[T]) -> T:
-        from ._retry import persist
-
-        return await persist(self._attempt, action, self._attempts, self._core.budget)
-
-    async def _attempt(self, action: Action[T]) -> T:
-        self._core.check()
-        request = self._describe(action)
-        sent_at = datetime.min.replace(tzinfo=UTC)
-
-        def admitted() -> None:
-            nonlocal sent_at
-            scope.deadline = anyio.current_time() + self._timeout
-            sent_at = datetime.now(UTC)
-            self._calls += 1
-
-        request.extensions["quota"] = {"admitted": admitted}
-        failure: FlipsnackError | None = None
-        with anyio.CancelScope() as scope:
-            try:
-                response = await self._core.transport.handle_async_request(request)
-                body = await _read_capped(response)
-            except UNSENT as error:
-                failure = ConnectionFailedError(
-                    f"no connection to {request.url.host}: {error or _kind(error)}"
-                )
-            except httpx.HTTPError as error:
-                # Not the error's own text, which may quote what the server sent.
-                failure = NoAnswerError(f"{action.name}: the connection broke ({_kind(error)})")
-        if scope.cancelled_caught:
-            failure = NoAnswerError(f"{action.name}: no whole answer within {self._timeout:g} s")
-        # Raised out here, so that no frame of the HTTP library, whose locals hold the signed
-        # request, hangs on to an error of ours.
-        if failure is not None:
-            raise failure
-        known = {**action.known, "asked_at": sent_at}
-        try:
-            return _reply(action, known, response, body)
-        except RateLimitError as refusal:
-            if refusal.code != httpx.codes.TOO_MANY_REQUESTS:  # the transport reported that
-                response.extensions["quota_permit"].refused()
-            raise
-
-    def _describe(self, action: Action[Any]) -> httpx.Request:
-        fields = {"action": action.name, **action.params}
-        # The attempt as a whole has its deadline. Half of it for the connection tells a host that
-        # cannot be reached, where not a byte left, from one that does not answer.
-        timeout = {"connect": self._timeout / 2, "read": None, "write": None, "pool": None}
-        return httpx.Request(
-            "POST" if action.upload else "GET",
-            self._core.upload_url if action.upload else self._core.api_url,
-            headers=self._core.headers,
-            files={n: (None, text) for n, text in fields.items()} if action.upload else None,
-            extensions={"timeout": timeout, "flipsnack_fields": fields},
-        )
-
-
-def _reply(action: Action[T], known: Mapping[str, Any], response: httpx.Response, body: bytes) -> T:
-    status = response.status_code
-    if status == httpx.codes.TOO_MANY_REQUESTS:
-        raise RateLimitError(status, "Too Many Requests", action.name)
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise InvalidAnswerError(action.name, "the answer is compressed", http_status=status)
-    if len(body) > LONGEST_BODY:
-        raise InvalidAnswerError(action.name, "the answer is too long", http_status=status)
-    from ._envelope import decode
-
-    return decode(body, action.name, action.reply, known, status)
-
-
-async def _read_capped(response: httpx.Response) -> bytes:
-    body = bytearray()
-    chunks = aiter(response.stream)  # type: ignore[arg-type]  # an async transport's is async
-    try:
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > LONGEST_BODY:
-                break
-    finally:
-        if isinstance(chunks, AsyncGenerator):
-            await chunks.aclose()
-        await response.aclose()
-    return bytes(body)
-
-
-def _kind(error: Exception) -> str:
-    return type(error).__name__
-
-
-def _connections() -> httpx.AsyncHTTPTransport:
-    # The quota bounds the calls under way. Proxies, certificates and the like come from the caller,
-    # never unasked from the environment.
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-    return httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
-
-
-def _checked_url(setting: str, text: str) -> httpx.URL:
-    try:
-        url = httpx.URL(text if text.endswith("/") else f"{text}/")
-    except (httpx.InvalidURL, AttributeError):
-        raise ConfigurationError(setting, "is no URL; give one like " + API_URL) from None
-    if not url.host or not is_safe_for_keys(url.scheme, url.host):
-        raise ConfigurationError(setting, "use https; plain http is for loopback only")
-    if url.query or url.fragment or url.userinfo:
-        raise ConfigurationError(setting, "give host and path only, like " + API_URL)
-    return url
 
 
 def _rates_from_env() -> tuple[Rate, ...]:

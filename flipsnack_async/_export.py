@@ -8,7 +8,13 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from .errors import ExportFailedError, ExportTimeoutError, InvalidAnswerError, InvalidArgumentError
+from .errors import (
+    ExportFailedError,
+    ExportTimeoutError,
+    InvalidAnswerError,
+    InvalidArgumentError,
+    QuotaWaitError,
+)
 from .models import Package
 
 JITTER = 0.1
@@ -38,7 +44,12 @@ async def await_package(
     with anyio.CancelScope(deadline=began + within):
         while True:
             asked = anyio.current_time()
-            package = await ask()
+            try:
+                package = await ask()
+            except QuotaWaitError as error:
+                if asked + error.retry_after < began + within:
+                    raise  # for the caller's own sake
+                break
             if on_poll is not None:
                 on_poll(package)
             if _is_complete(package):

@@ -10,14 +10,15 @@ from . import _actions
 from ._actions import Action, Day, Ref, Value
 from ._export import await_package
 from .models import Collection, CollectionPage, CollectionStats, Package, UserStats
+from .quota import Lane
 
 T = TypeVar("T")
 
 
 class Call(Protocol):
-    """Carry out an action, whoever does it."""
+    """Carry out an action, whoever does it; without a *lane*, in his own."""
 
-    async def __call__(self, action: Action[T], /) -> T: ...
+    async def __call__(self, action: Action[T], /, *, lane: Lane | None = None) -> T: ...
 
 
 class User:
@@ -105,14 +106,15 @@ class Collections:
         """
         Await the collection's HTML package: asks at once, then *every* so many seconds.
 
-        *on_poll* is called with each answer. The link in the result lives one
-        minute, so fetch it at once. Raises `ExportFailedError`, or after
-        *within* seconds `ExportTimeoutError`: asking again later continues
-        the same export, and so it does after a cancellation.
+        The calls queue in the poll lane, and *on_poll* is called with each
+        answer. The link in the result lives one minute, so fetch it at once.
+        Raises `ExportFailedError`, or after *within* seconds
+        `ExportTimeoutError`: asking again later continues the same export,
+        and so it does after a cancellation.
         """
         action = _actions.collection_download_html(ref)
         return await await_package(
-            lambda: self._call(action),
+            lambda: self._call(action, lane="poll"),
             action.params["collectionHash"],
             every=every,
             within=within,

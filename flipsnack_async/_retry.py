@@ -10,12 +10,13 @@ by GET.
     once         again               outcome unknown                   wait      wait
 
 Failures use up the attempts. Refusals and maintenance don't, since nothing
-was carried out: they end at the caller's deadline.
+was carried out: they end with the caller's patience.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -30,6 +31,7 @@ from .errors import (
     InvalidAnswerError,
     MaintenanceError,
     NoAnswerError,
+    QuotaWaitError,
     RateLimitError,
     UploadOutcomeUnknownError,
 )
@@ -66,20 +68,47 @@ class RetryBudget:
         return True
 
 
+class Patience:
+    """
+    Know how much longer one call may wait, for quota and between attempts together.
+
+    *left* is in seconds, *deadline* a time of the event loop's clock, None the
+    surrounding scope's.
+    """
+
+    def __init__(self, max_wait: float | None, deadline: float | None) -> None:
+        self.left = math.inf if max_wait is None else max_wait
+        self.deadline = deadline
+
+    def waited(self, seconds: float) -> None:
+        self.left = max(0.0, self.left - seconds)
+
+    def allows(self, pause: float) -> bool:
+        deadline = self.deadline
+        if deadline is None:
+            deadline = anyio.current_effective_deadline()
+        return pause <= self.left and anyio.current_time() + pause <= deadline
+
+
 class Tries:
     """Decide after each failure of one call whether and when it goes out again."""
 
-    def __init__(self, effect: Effect, attempts: int, budget: RetryBudget) -> None:
+    def __init__(
+        self, effect: Effect, attempts: int, budget: RetryBudget, patience: Patience
+    ) -> None:
         self._effect = effect
         self._attempts = attempts
         self._budget = budget
+        self._patience = patience
         self._failed = 0
         self._refused = 0
+        self.refusal: FlipsnackError | None = None
 
     def may_repeat(self, error: BaseException) -> bool:
         """Say whether to try again. Allows only what it knows: cancellation must never match."""
         if isinstance(error, WAIT_AND_AGAIN):
             self._refused += 1
+            self.refusal = error
             return True
         if isinstance(error, ConnectionFailedError) or (
             is_inconclusive(error) and self._effect is not Effect.ONCE
@@ -98,11 +127,12 @@ class Tries:
         return random.uniform(0, min(LONGEST_BACKOFF, 0.5 * 2**self._failed))  # noqa: S311 no secret
 
     def too_late(self, state: tenacity.RetryCallState) -> bool:
-        """Say whether the caller's deadline comes before the next try."""
-        return anyio.current_time() + state.upcoming_sleep > anyio.current_effective_deadline()
+        """Say whether the caller's patience ends before the next try."""
+        return not self._patience.allows(state.upcoming_sleep)
 
     def tell(self, state: tenacity.RetryCallState) -> None:
         """Log why a call waits, for whoever wonders what takes so long."""
+        self._patience.waited(state.upcoming_sleep)
         if state.outcome is not None:
             logger.info("%s; again in %.1f s", state.outcome.exception(), state.upcoming_sleep)
 
@@ -116,13 +146,41 @@ def is_inconclusive(error: BaseException) -> bool:
 
 
 async def persist(
-    attempt: Callable[[Action[T]], Awaitable[T]],
+    attempt: Callable[[Action[T], Patience], Awaitable[T]],
+    action: Action[T],
+    *,
+    attempts: int,
+    budget: RetryBudget,
+    patience: Patience,
+) -> T:
+    """Carry out *action*, as often as its effect, *attempts*, *budget* and *patience* allow."""
+    try:
+        # By itself: tenacity costs as much as decoding does, and few calls need it.
+        reply = await attempt(action, patience)
+    except FlipsnackError as error:
+        first = error
+    else:
+        budget.earn()
+        return reply
+    return await _persist_after(first, attempt, action, attempts, budget, patience)
+
+
+async def _persist_after(
+    first: FlipsnackError,
+    attempt: Callable[[Action[T], Patience], Awaitable[T]],
     action: Action[T],
     attempts: int,
     budget: RetryBudget,
+    patience: Patience,
 ) -> T:
-    """Carry out *action*, as often as its effect, *attempts* and the *budget* allow."""
-    tries = Tries(action.effect, attempts, budget)
+    tries = Tries(action.effect, attempts, budget, patience)
+    failures = [first]
+
+    async def next_attempt() -> T:
+        if failures:
+            raise failures.pop()
+        return await attempt(action, patience)
+
     retrying = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(tries.may_repeat),
         wait=tries.pause,
@@ -132,15 +190,19 @@ async def persist(
         reraise=True,
     )
     try:
-        reply: T = await retrying(attempt, action)
+        reply: T = await retrying(next_attempt)
+    except QuotaWaitError:
+        if tries.refusal is None:
+            raise
+        instead: FlipsnackError = tries.refusal
     except FlipsnackError as error:
         if action.effect is not Effect.ONCE or not is_inconclusive(error):
             raise
-        unknown = UploadOutcomeUnknownError(action.name, str(error))
+        instead = UploadOutcomeUnknownError(action.name, str(error))
     else:
         budget.earn()
         return reply
-    raise unknown
+    raise instead
 
 
 def _spread(first: float, times: int, *, longest: float) -> float:

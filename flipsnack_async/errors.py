@@ -17,6 +17,7 @@ What can go wrong, one class for each thing a caller would do about it.
      |- ConnectionFailedError           not one byte of the call left
      |- NoAnswerError                   bytes left, no readable answer came back
      |- InvalidAnswerError              an answer came that is none of this API's
+     |- QuotaWaitError                  the wait for quota would be too long: nothing was sent
      |- UploadOutcomeUnknownError       a call that must not be repeated may or may not have worked
      |- ExportFailedError               the vendor could not build the package
      |- ExportTimeoutError              the package was not ready in time; is a TimeoutError
@@ -44,6 +45,7 @@ __all__ = [
     "InvalidRequestError",
     "MaintenanceError",
     "NoAnswerError",
+    "QuotaWaitError",
     "RateLimitError",
     "StillProcessingError",
     "UploadOutcomeUnknownError",
@@ -181,6 +183,17 @@ class InvalidAnswerError(FlipsnackError):
         where = f"{self.field}: " if self.field else ""
         status = f" (HTTP {self.http_status})" if self.http_status != 200 else ""
         return f"{self.action}: {where}{self.reason}{status}"
+
+
+class QuotaWaitError(FlipsnackError):
+    """Say that no call is free in time, nor for *retry_after* seconds; nothing was sent."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"the quota has no call free in time; try again in {self.retry_after:.1f} s"
 
 
 class UploadOutcomeUnknownError(FlipsnackError):

@@ -28,171 +28,41 @@ What bends it
     life, an answer to any call that came in after that last byte left; a
     dead network keeps its tokens. *linger* is then left for calls whose last
     byte was never written. With ``reach=None`` nothing is assumed, and slow
-    answers slow the pace.
+    answers slow the pace. An upload's tokens stay out until it is answered,
+    since a server may count a body when it is complete.
+
+Who goes first
+    The lanes interactive, poll and bulk, in this order, and inside a lane
+    whoever came first. While others wait, polls get a fifth of the slowest
+    rate; uploads hold half of any rate, and wait beside the lanes for it, so
+    that they block nobody.
+
+When we are refused all the same
+    Somebody else uses the key. `_rivalry` says what is done then.
 
 `TokenBucket` decides and has no clock; `Quota` waits.
 """
 
 from __future__ import annotations
 
-import re
-from bisect import bisect_left, bisect_right, insort
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from math import inf, isfinite
+import sys
+from collections.abc import Coroutine, Iterable, Mapping
+from math import inf
 from types import TracebackType
-from typing import Final
+from typing import Any, Literal, TypeAlias
 
 import anyio
 import attrs
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from .errors import InvalidArgumentError
+from ._buckets import Rate, TokenBucket
+from ._queues import Held, Queue, Turns, Waiter
+from ._rivalry import Rivalry
+from .errors import InvalidArgumentError, QuotaWaitError
 
-__all__ = ["Permit", "Quota", "QuotaStatistics", "Rate"]
+__all__ = ["Lane", "Permit", "Quota", "QuotaStatistics", "Rate"]
 
-DRIFT: Final = 2.5e-4
-"""By how much every *per* is stretched: enough for a server clock that is 200 ppm slow."""
-
-
-@attrs.frozen
-class Rate:
-    """Allow *limit* calls in any window of *per* seconds."""
-
-    limit: int
-    per: float = attrs.field(kw_only=True)
-
-    def __attrs_post_init__(self) -> None:
-        if type(self.limit) is not int or self.limit < 1:
-            raise InvalidArgumentError("limit", "give a whole number of calls, at least 1")
-        if not isfinite(self.per) or self.per <= 0:
-            raise InvalidArgumentError("per", "give a number of seconds above 0")
-
-    def __str__(self) -> str:
-        return f"{self.limit}/{self.per:g}s"
-
-    @classmethod
-    def parse(cls, text: str) -> tuple[Rate, ...]:
-        """Read rates as they are written on the command line: 5/1s,60/60s."""
-        rates = []
-        for part in text.split(","):
-            found = re.fullmatch(r"\s*([0-9]{1,9})/([0-9]{1,9}(?:\.[0-9]{1,9})?)s\s*", part)
-            if found is None:
-                raise InvalidArgumentError("rates", "write calls and seconds like 5/1s,60/60s")
-            rates.append(cls(int(found[1]), per=float(found[2])))
-        return tuple(rates)
-
-
-class Token:
-    """Be what one call holds of every bucket; *end* is when the call ended, inf while it lasts."""
-
-    __slots__ = ("end", "sent_at")
-
-    def __init__(self) -> None:
-        self.end: float = inf
-        self.sent_at: float = inf
-
-
-class TokenBucket:
-    """
-    Decide when a call may be sent: one bucket for each rate, taken from all at once.
-
-    Knows the times it is told and nothing else. A token's *end* only ever
-    moves forward in time's favour: from unknown to a guess to the answer,
-    whichever comes earliest.
-    """
-
-    def __init__(self, rates: Sequence[Rate], reach: float | None, linger: float) -> None:
-        self._rates = [(rate.limit, rate.per * (1 + DRIFT)) for rate in rates]
-        self._horizon = max((per for _, per in self._rates), default=0.0)
-        self._reach = reach
-        self._linger = linger
-        self._lasting = 0  # calls whose end is not known
-        self._ends: list[float] = []  # the known ends, sorted; the last few still hold tokens
-        self._silent: list[Token] = []  # sent, and no sign of life since
-
-    def free_at(self) -> float:
-        """Say when every bucket has a token; inf while only an answer can tell."""
-        free_at = -inf
-        for limit, per in self._rates:
-            # A bucket is empty until the limit-th last call ended *per* ago.
-            known = limit - self._lasting
-            if known <= 0:
-                return inf
-            if known <= len(self._ends):
-                free_at = max(free_at, self._ends[-known] + per)
-        return free_at
-
-    def free(self, now: float) -> list[int]:
-        """Count each bucket's tokens."""
-        # Summed as in `free_at`, since rounding makes a difference.
-        returned = (
-            bisect_right(self._ends, now, key=lambda end: end + per) for _, per in self._rates
-        )
-        held = [self._lasting + len(self._ends) - back for back in returned]
-        return [limit - out for (limit, _), out in zip(self._rates, held, strict=True)]
-
-    def take(self, now: float) -> Token:
-        """Take a token out of every bucket; only ever called when `free_at` has come."""
-        stale = bisect_right(self._ends, now - self._horizon)
-        if 2 * stale > len(self._ends):
-            del self._ends[:stale]
-            self._silent = [other for other in self._silent if other.end > now - self._horizon]
-        self._lasting += 1
-        return Token()
-
-    def sent(self, token: Token, now: float) -> None:
-        """Note that the call's last byte has left."""
-        if self._reach is not None and token.sent_at == inf:
-            token.sent_at = now
-            self._silent.append(token)
-
-    def answered(self, token: Token, now: float) -> None:
-        """Note that the answer's head is here, which is a sign of life for the calls before it."""
-        self._ended(token, now)
-        if self._reach is not None:
-            for other in self._silent:
-                self._ended(other, other.sent_at + self._reach)
-            self._silent.clear()
-
-    def abandoned(self, token: Token, now: float) -> None:
-        """Note that nobody listens for the answer any more."""
-        self._ended(token, now + self._linger)
-
-    def unsent(self, token: Token) -> None:
-        """Put the tokens back at once: not one byte of the call left."""
-        self._forget(token)
-        token.end = -inf  # whatever else is said of it comes too late
-
-    def through_at(self, calls: int, now: float) -> float:
-        """Say when the last of so many calls could be sent, were each answered at once."""
-        if calls <= 0 or not self._rates:
-            return now
-        limit, per = max(self._rates, key=lambda rate: (rate[1] / rate[0], rate[0]))
-        # Once every token was used the pattern of the slowest rate repeats itself.
-        cycles = max(0, calls // limit - 4)
-        ends = sorted([*self._ends, *[now] * self._lasting])
-        at = now
-        for _ in range(calls - cycles * limit):
-            for most, back in self._rates:
-                if most <= len(ends):
-                    at = max(at, ends[-most] + back)
-            insort(ends, at)
-        return at + cycles * per
-
-    def _ended(self, token: Token, end: float) -> None:
-        if end < token.end:
-            self._forget(token)
-            token.end = end
-            insort(self._ends, end)
-
-    def _forget(self, token: Token) -> None:
-        if token.end == inf:
-            self._lasting -= 1
-            return
-        at = bisect_left(self._ends, token.end)
-        if at < len(self._ends) and self._ends[at] == token.end:
-            del self._ends[at]
+Lane: TypeAlias = Literal["interactive", "poll", "bulk"]
 
 
 @attrs.frozen
@@ -200,18 +70,21 @@ class QuotaStatistics:
     """
     Hold what a quota looked like at one moment.
 
-    *free* tells each rate's tokens, *next_in* the seconds until one of every
-    rate is free: 0 if there is one, infinite while only an answer can tell.
+    *free* tells each rate's tokens, *waiting* how many wait in each lane,
+    *next_in* the seconds until one of every rate is free: 0 if there is one,
+    infinite while only an answer can tell. *foreign* is how many calls a
+    minute others are estimated to make.
     """
 
     free: Mapping[Rate, int]
-    waiting: int
+    waiting: Mapping[Lane, int]
     next_in: float
     admitted: int
     refused: int
+    foreign: float
 
 
-class Permit:
+class Permit(Waiter):
     """
     Hold the right to send one call, inside ``async with``, and hear what becomes of it.
 
@@ -219,18 +92,21 @@ class Permit:
     said later, such as a refusal found in the body, still counts.
     """
 
-    __slots__ = ("_quota", "_token", "_untold", "admitted_at")
+    __slots__ = ("_deadline", "_held", "_max_wait", "_queue", "_quota", "_word", "admitted_at")
 
-    def __init__(self, quota: Quota) -> None:
+    def __init__(self, quota: Quota, queue: Queue, max_wait: float, deadline: float | None) -> None:
+        super().__init__()
         self._quota = quota
-        self._untold = True
-        self._token: Token
-        self.admitted_at: float
+        self._queue = queue
+        self._max_wait = max_wait
+        self._deadline = deadline
+        self._word = ""  # what was said last: left, unsent or answered
+        self._held: Held = ()
+        self.admitted_at = inf
 
-    async def __aenter__(self) -> Permit:
-        self._token = await self._quota._admit()
-        self.admitted_at = anyio.current_time()
-        return self
+    def __aenter__(self) -> Coroutine[Any, Any, Permit]:
+        # No coroutine of its own: thousands of tasks may wait here.
+        return self._quota._admit(self)
 
     async def __aexit__(
         self,
@@ -238,109 +114,288 @@ class Permit:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._untold:
-            self._quota._bucket.abandoned(self._token, anyio.current_time())
-            self._quota._tokens_moved()
+        if not self._word:
+            self._word = "left"
+            now = _now()
+            for bucket, token in self._held:
+                bucket.abandoned(token, now)
+            self._quota._tokens_moved(now)
 
     def sent(self) -> None:
-        """Say that the call's last byte has left."""
-        self._quota._bucket.sent(self._token, anyio.current_time())
+        """Say that the call's last byte has left; of an upload this changes nothing."""
+        if self._queue is not self._quota._uploads:
+            now = _now()
+            for bucket, token in self._held:
+                bucket.sent(token, now)
 
     def unsent(self) -> None:
         """Say that not one byte of the call left: its tokens are back at once."""
-        self._untold = False
-        self._quota._bucket.unsent(self._token)
-        self._quota._tokens_moved()
+        self._word = "unsent"
+        for bucket, token in self._held:
+            bucket.unsent(token)
+        self._quota._tokens_moved(_now())
 
     def answered(self) -> None:
         """Say that the head of the answer is here."""
-        self._untold = False
-        self._quota._bucket.answered(self._token, anyio.current_time())
-        self._quota._tokens_moved()
+        if self._word != "answered":
+            self._word = "answered"
+            now = _now()
+            for bucket, token in self._held:
+                bucket.answered(token, now)
+            self._quota._answered += 1
+            self._quota._tokens_moved(now)
 
-    def refused(self) -> None:
-        """Say that the server found the call to be one too many."""
-        self._quota._refused += 1
+    def refused(self, *, per: float | None = None) -> None:
+        """
+        Say that the server found the call to be one too many.
+
+        *per* is the period that it named, if it named one; else the longest
+        is meant.
+        """
         self.answered()
+        self._quota._learn(per)
 
 
 class Quota:
     """
-    Admit calls as fast as all the *rates* allow, first come, first served.
+    Admit calls as fast as all the *rates* allow, lane by lane, first come, first served.
 
-    *reach* and *linger* are seconds; the head of this module says what they
-    bend. A waiter that is cancelled takes nothing and delays nobody. One
-    quota serves one event loop.
+    *reserve* tokens of every rate are kept from the bulk lane. *reach* and
+    *linger* are seconds; the head of this module says what they bend. A
+    waiter that is cancelled takes nothing and delays nobody. One quota serves
+    one event loop.
     """
 
-    def __init__(self, *rates: Rate, reach: float | None = 4.0, linger: float = 30.0) -> None:
+    def __init__(
+        self, *rates: Rate, reserve: int = 0, reach: float | None = 4.0, linger: float = 30.0
+    ) -> None:
         for name, seconds in (("reach", 0.0 if reach is None else reach), ("linger", linger)):
             if seconds is None or not 0 <= seconds < inf:
                 raise InvalidArgumentError(name, "give a number of seconds, at least 0")
+        if type(reserve) is not int or not 0 <= reserve < min(
+            [rate.limit for rate in rates] or [1]
+        ):
+            raise InvalidArgumentError("reserve", "give a whole number below every rate's limit")
         self.rates = rates
-        self._bucket = TokenBucket(rates, reach, linger)
-        self._queue: OrderedDict[anyio.Event, None] = OrderedDict()  # a waiter is its own turn
-        self._sleep = (anyio.Event(), -inf)  # the first waiter's, and when it ends by itself
+        self._bucket = bucket = TokenBucket(rates, reach, linger)
+        self._rivalry = Rivalry(rates)
+        half = [_part(rate, 2) for rate in rates]
+        self._uploading = TokenBucket(half, None, linger)
+        slowest = max(rates, key=lambda rate: rate.per / rate.limit, default=None)
+        fifth = TokenBucket([_part(slowest, 5)] if slowest else [], reach, linger)
+        self._lanes: Mapping[Lane, Queue] = {
+            "interactive": Queue(bucket),
+            "poll": Queue(bucket, share=fifth),
+            "bulk": Queue(bucket, spare=reserve),
+        }
+        self._uploads = Queue(bucket, share=self._uploading)
+        interactive, poll, bulk = self._lanes.values()
+        self._queues = (interactive, self._uploads, poll, bulk)
+        self._waiting = 0
+        self._turns: Turns
+        self._sleeper: Waiter | None = None
+        self._alarm = -inf  # when he wakes up by himself
         self._admitted = 0
+        self._answered = 0
         self._refused = 0
 
     def __repr__(self) -> str:
         return f"Quota({', '.join(str(rate) for rate in self.rates)})"
 
-    def permit(self) -> Permit:
-        """Wait inside ``async with`` until one more call may be sent."""
-        return Permit(self)
+    def permit(
+        self,
+        *,
+        lane: Lane = "interactive",
+        max_wait: float | None = None,
+        deadline: float | None = None,
+        upload: bool = False,
+    ) -> Permit:
+        """
+        Wait inside ``async with`` until one more call may be sent.
+
+        Raises `QuotaWaitError` at once, without waiting, where the wait is
+        foreseen to be longer than *max_wait* seconds, or to last beyond the
+        *deadline*: a time of the event loop's clock, by default the
+        surrounding anyio scope's. An *upload* waits beside the lanes.
+        """
+        if lane not in self._lanes:
+            raise InvalidArgumentError("lane", f"give one of {', '.join(self._lanes)}")
+        queue = self._uploads if upload else self._lanes[lane]
+        return Permit(self, queue, inf if max_wait is None else max_wait, deadline)
+
+    def ends(self) -> list[float]:
+        """List when the calls ended whose tokens are still out, for `recall` by another quota."""
+        return self._bucket.ends(_now())
+
+    def recall(self, ends: Iterable[float]) -> None:
+        """Take the tokens of calls that were made elsewhere and ended at these times."""
+        now = _now()
+        for end in ends:
+            self._bucket.ended(self._bucket.take(now), end)
 
     def statistics(self) -> QuotaStatistics:
         """Take a snapshot."""
-        now = anyio.current_time()
+        now = _now()
+        waiting = {lane: queue.length for lane, queue in self._lanes.items()}
+        waiting["interactive"] += self._uploads.length
         return QuotaStatistics(
             free=dict(zip(self.rates, self._bucket.free(now), strict=True)),
-            waiting=len(self._queue),
+            waiting=waiting,
             next_in=max(0.0, self._bucket.free_at() - now),
             admitted=self._admitted,
             refused=self._refused,
+            foreign=self._rivalry.foreign_per_minute,
         )
 
-    def estimate(self, calls: int) -> float:
-        """Say in how many seconds so many more calls could be sent, after those that wait."""
-        now = anyio.current_time()
-        return self._bucket.through_at(len(self._queue) + calls, now) - now
+    def estimate(self, calls: int, *, lane: Lane = "interactive") -> float:
+        """Say in how many seconds so many more calls of a lane could be through."""
+        now = _now()
+        return self._foresee(self._lanes[lane], calls, now) - now
 
-    async def _admit(self) -> Token:
-        if self._queue or self._bucket.free_at() > anyio.current_time():
-            turn = anyio.Event()
-            self._queue[turn] = None
-            try:
-                if self._first() is not turn:
-                    await turn.wait()
-                return await self._take_when_free()
-            finally:
-                del self._queue[turn]
-                if self._queue:
-                    self._first().set()
-        # Last, so that a cancelled caller takes nothing; it yields to no other unless cancelled.
-        await checkpoint_if_cancelled()
-        return self._take()
+    def _foresee(self, queue: Queue, calls: int, now: float) -> float:
+        ahead = 0
+        for other in self._queues:
+            ahead += other.length
+            if other is queue:
+                break
+        through_at = self._bucket.through_at(ahead + calls, now, queue.spare)
+        if queue.share is not None:
+            mine = queue.share.through_at(queue.length + calls, now)
+            if queue is not self._uploads:
+                # What polls may have is bounded only for as long as others wait.
+                mine = min(mine, self._bucket.through_at(self._waiting + calls, now))
+            through_at = max(through_at, mine)
+        return max(through_at, self._rivalry.pause_until)
 
-    def _first(self) -> anyio.Event:
-        return next(iter(self._queue))
+    async def _admit(self, permit: Permit) -> Permit:
+        queue, now = permit._queue, _now()
+        if self._may_pass(queue, now):
+            await checkpoint_if_cancelled()  # a cancelled caller takes nothing
+            return self._give(permit, now)
+        if wait := self._too_long(permit, now):
+            await checkpoint_if_cancelled()
+            raise QuotaWaitError(wait)
+        self._find_turns()
+        queue.join(permit)
+        self._waiting += 1
+        try:
+            while (until := self._turn_of(permit, now)) > now:
+                permit.turn = self._turns.new()
+                await self._turns.wait(permit.turn, until)
+                now = _now()
+            await checkpoint_if_cancelled()
+            return self._give(permit, now)
+        finally:
+            self._leave(permit, now)
 
-    async def _take_when_free(self) -> Token:
-        # Only the first in line is here: the others sleep until it is their turn, so an admission
-        # costs the same however many wait.
-        while (free_at := self._bucket.free_at()) > anyio.current_time():
-            self._sleep = (anyio.Event(), free_at)
-            with anyio.CancelScope(deadline=free_at):
-                await self._sleep[0].wait()
-        await checkpoint_if_cancelled()
-        return self._take()
-
-    def _take(self) -> Token:
+    def _give(self, permit: Permit, now: float) -> Permit:
         self._admitted += 1
-        return self._bucket.take(anyio.current_time())
+        permit._held = permit._queue.take(now)
+        permit.admitted_at = now
+        return permit
 
-    def _tokens_moved(self) -> None:
-        asleep, until = self._sleep
-        if self._queue and self._bucket.free_at() < until:
-            asleep.set()
+    def _may_pass(self, queue: Queue, now: float) -> bool:
+        if self._waiting and (queue.length or self._first(now)[1] <= now):
+            return False
+        return self._free_at(queue, now) <= now
+
+    def _too_long(self, permit: Permit, now: float) -> float | None:
+        """Foresee the wait, if it is longer than the permit's patience."""
+        deadline = permit._deadline
+        if deadline is None:
+            deadline = anyio.current_effective_deadline()
+        patience = min(permit._max_wait, deadline - now)
+        if patience < inf and (wait := self._foresee(permit._queue, 1, now) - now) > patience:
+            return wait
+        return None
+
+    def _find_turns(self) -> None:
+        from ._turns import turns_here  # brings asyncio, for which nobody pays before he waits
+
+        self._turns = turns_here()
+
+    def _turn_of(self, permit: Permit, now: float) -> float:
+        # Only one waiter sleeps for a time, the others until they are called, so an admission
+        # costs the same however many wait. He is not always the first in line any more when he
+        # wakes up, and then sees to it that the first does.
+        if permit is self._sleeper:
+            self._alarm = -inf
+        first, free_at = self._first(now)
+        if first is not permit:
+            self._wake_in_time(first, free_at, now)
+            return inf
+        if free_at > now:
+            free_at = min(free_at, self._rivalry.trial_at)
+            self._sleeper, self._alarm = permit, free_at
+        return free_at
+
+    def _wake_in_time(self, first: Waiter | None, free_at: float, now: float) -> None:
+        if first is None or now < self._alarm <= free_at:
+            return  # nobody is left to wake, or somebody wakes up early enough
+        if free_at > now:
+            free_at = min(free_at, self._rivalry.trial_at)
+            if self._turns.call_at(first.turn, free_at):
+                self._sleeper, self._alarm = first, free_at
+                return
+        self._alarm = -inf
+        self._turns.call(first.turn)
+
+    def _first(self, now: float) -> tuple[Waiter | None, float]:
+        """Find who goes next, and when: the earliest, of equals the one in the higher lane."""
+        first, earliest = None, inf
+        for queue in self._queues:
+            if queue.length:
+                free_at = self._free_at(queue, now)
+                if first is None or free_at < earliest:
+                    first, earliest = queue.first, free_at
+        return first, earliest
+
+    def _free_at(self, queue: Queue, now: float) -> float:
+        shared = queue is self._uploads or self._waiting > queue.length
+        if self._rivalry.is_calm:
+            return queue.free_at(shared=shared)
+        if self._rivalry.advance(now):
+            self._bucket.withhold(self._rivalry.foreign)
+        if self._rivalry.is_single_file(now) and self._bucket.lasting > self._uploading.lasting:
+            return inf
+        return max(queue.free_at(shared=shared), self._rivalry.pause_until)
+
+    def _leave(self, permit: Permit, now: float) -> None:
+        permit._queue.leave(permit)
+        self._waiting -= 1
+        if permit is self._sleeper:
+            self._alarm = -inf
+        self._wake_in_time(*self._first(now), now)
+
+    def _tokens_moved(self, now: float) -> None:
+        if self._waiting and self._bucket.free_at() < self._alarm:
+            first, free_at = self._first(now)
+            if first and free_at < self._alarm:
+                self._alarm = -inf
+                self._turns.call(first.turn)
+
+    def _learn(self, per: float | None) -> None:
+        """Take a refusal for what it is: others call, too."""
+        self._refused += 1
+        if self.rates:
+            now = _now()
+            longest = max(rate.per for rate in self.rates)
+            nearest = min(self.rates, key=lambda rate: abs(rate.per - (per or longest)))
+            out = self._bucket.out(now)[self.rates.index(nearest)]
+            self._rivalry.refused(nearest, out, self._answered, now)
+            self._bucket.withhold(self._rivalry.foreign)
+
+
+def _part(rate: Rate, divisor: int) -> Rate:
+    return Rate(max(1, rate.limit // divisor), per=rate.per)
+
+
+def _now() -> float:
+    """Read the event loop's clock; on asyncio directly, since anyio's way to it is long."""
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is not None:
+        try:
+            return float(asyncio.get_running_loop().time())
+        except RuntimeError:
+            pass  # some other event loop runs
+    return anyio.current_time()

@@ -10,7 +10,7 @@ Each also works alone, under any `httpx.AsyncClient`.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from email.message import Message
 from functools import lru_cache
 from typing import Final
@@ -23,6 +23,9 @@ from .errors import ConfigurationError, InvalidArgumentError
 from .quota import Permit, Quota
 
 __all__ = ["QuotaTransport", "SigningTransport"]
+
+LONGEST_BODY: Final = 8 * 2**20
+EXAMPLE: Final = "https://api.flipsnack.com/v1/"
 
 # What httpx raises before a connection stands: no byte of the request can have left.
 UNSENT: Final = (
@@ -41,10 +44,11 @@ class QuotaTransport(httpx.AsyncBaseTransport):
     The last byte counts as sent when the request's stream is exhausted, the
     answer as received when its headers are here; HTTP 429 is reported as a
     refusal. The permit is left in ``response.extensions["quota_permit"]``,
-    for refusals that show only in the body. A callable in
-    ``request.extensions["quota"]["admitted"]`` is called, without arguments,
-    the moment the wait is over. Redirects and retries are requests of their
-    own. *quota* may be shared by several transports of one event loop.
+    for refusals that show only in the body. What `Quota.permit` can be asked,
+    such as a lane, goes into the mapping ``request.extensions["quota"]``,
+    where a callable "admitted" is called, without arguments, the moment the
+    wait is over. Redirects and retries are requests of their own. *quota* may
+    be shared by several transports of one event loop.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport, quota: Quota) -> None:
@@ -52,9 +56,11 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         self._quota = quota
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        body = _body_of(request)
-        async with self._quota.permit() as permit:
-            if admitted := request.extensions.get("quota", {}).get("admitted"):
+        body = stream_of(request)
+        asked = dict(request.extensions.get("quota", {}))
+        admitted = asked.pop("admitted", None)
+        async with self._quota.permit(**asked) as permit:
+            if admitted is not None:
                 admitted()
             request.stream = _WatchedBody(body, permit)
             try:
@@ -91,10 +97,11 @@ class _WatchedBody(httpx.AsyncByteStream):
         await self._body.aclose()
 
 
-def _body_of(request: httpx.Request) -> httpx.AsyncByteStream:
-    if not isinstance(request.stream, httpx.AsyncByteStream):
-        raise InvalidArgumentError("request", "give it a body that can be read asynchronously")
-    return request.stream
+def stream_of(message: httpx.Request | httpx.Response) -> httpx.AsyncByteStream:
+    if not isinstance(message.stream, httpx.AsyncByteStream):
+        kind = type(message).__name__.lower()
+        raise InvalidArgumentError(kind, "give it a body that can be read asynchronously")
+    return message.stream
 
 
 class SigningTransport(httpx.AsyncBaseTransport):
@@ -211,7 +218,7 @@ def _with_signed_parts(
         request.method,
         request.url,
         headers=headers,
-        stream=_PrefixedBody(parts, _body_of(request)),
+        stream=_PrefixedBody(parts, stream_of(request)),
         extensions=request.extensions,
     )
 
@@ -227,3 +234,38 @@ class _PrefixedBody(httpx.AsyncByteStream):
         yield self._first
         async for chunk in self._body:
             yield chunk
+
+
+def connections() -> httpx.AsyncHTTPTransport:
+    # The quota bounds the calls under way. Proxies, certificates and the like come from the caller,
+    # never unasked from the environment.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    return httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
+
+
+def checked_url(setting: str, text: str) -> httpx.URL:
+    try:
+        url = httpx.URL(text if text.endswith("/") else f"{text}/")
+    except (httpx.InvalidURL, AttributeError):
+        raise ConfigurationError(setting, f"is no URL; give one like {EXAMPLE}") from None
+    if not url.host or not is_safe_for_keys(url.scheme, url.host):
+        raise ConfigurationError(setting, "use https; plain http is for loopback only")
+    if url.query or url.fragment or url.userinfo:
+        raise ConfigurationError(setting, f"give host and path only, like {EXAMPLE}")
+    return url
+
+
+async def read_capped(stream: httpx.AsyncByteStream) -> bytes:
+    """Read a body, and close it; of one that is too long, a little more than `LONGEST_BODY`."""
+    body = bytearray()
+    chunks = aiter(stream)
+    try:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > LONGEST_BODY:
+                break
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
+        await stream.aclose()
+    return bytes(body)

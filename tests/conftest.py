@@ -8,11 +8,20 @@ import looptime
 import pytest
 from trio.testing import MockClock
 
+from flipsnack_async import _core
+from flipsnack_async._sharing import Registry
+
 Backend = tuple[str, dict[str, Any]]
 
 
 def virtual_asyncio() -> looptime.LoopTimeEventLoop:
     return looptime.new_event_loop(start=0)
+
+
+@pytest.fixture(autouse=True)
+def no_memory_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the tokens that clients left behind, since virtual clocks start anew."""
+    monkeypatch.setattr(_core, "registry", Registry())
 
 
 @pytest.fixture(params=["asyncio", "trio"])

@@ -32,6 +32,19 @@ NOTHING: Env = {}
 SANDBOX = ("--sandbox", "--rates", "500/1s,5000/60s")
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_counts() -> Iterator[None]:
+    """
+    Let SIGINT reach the programs, also where pytest itself runs in the background.
+
+    A shell without job control starts those with SIGINT ignored, which is
+    handed down; only what is caught falls back to the default.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def start(*args: str, stdout: int = PIPE, stderr: int = PIPE, env: Env = NOTHING) -> Process:
     """Start the program; a stream that is not given is a pipe."""
     clean = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
@@ -217,7 +230,7 @@ def test_progress_in_words(total: int | None, left: float | None, words: str) ->
     """
     progress = HarvestProgress(done=1234, failed=12, calls=1300, total=total, seconds_left=left)
     free = {Rate(5, per=1.0): 5, Rate(60, per=60.0): 12}
-    quota = QuotaStatistics(free=free, waiting=0, next_in=0.0, admitted=0, refused=0)
+    quota = QuotaStatistics(free=free, waiting={}, next_in=0.0, admitted=0, refused=0, foreign=0.0)
 
     assert words == in_words(progress, quota)
 

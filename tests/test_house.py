@@ -26,17 +26,33 @@ MAY_IMPORT = {
     "_actions": {"models", "errors"},
     "_signing": {"errors"},
     "_envelope": {"models", "errors"},
-    "quota": {"errors"},
+    "_buckets": {"errors"},
+    "_rivalry": {"_buckets"},
+    "_queues": {"_buckets"},
+    "_turns": {"_queues"},
+    "quota": {"_buckets", "_queues", "_rivalry", "_turns", "errors"},
+    "_sharing": {"quota", "errors"},
+    "_isolation": {"transport"},
     "transport": {"quota", "_signing", "errors"},
     "_retry": {"errors", "_actions"},
     "_export": {"_actions", "models", "errors"},
-    "_resources": {"_actions", "_export", "models", "errors"},
+    "_resources": {"_actions", "_export", "models", "errors", "quota"},
     "harvest": {"models", "errors"},
-    "_client": {
+    "_core": {
         "_actions",
         "_envelope",
-        "_resources",
+        "_isolation",
         "_retry",
+        "_sharing",
+        "_signing",
+        "errors",
+        "quota",
+        "transport",
+    },
+    "_client": {
+        "_actions",
+        "_core",
+        "_resources",
         "_signing",
         "errors",
         "harvest",
@@ -48,7 +64,7 @@ MAY_IMPORT = {
     "sandbox": set[str](),
     "__main__": {"cli"},
 }
-KNOW_HTTPX = {"transport", "_client", "sandbox"}
+KNOW_HTTPX = {"transport", "_isolation", "_core", "_client", "sandbox"}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -212,6 +228,7 @@ ERRORS = [
     errors.NoAnswerError("no answer"),
     errors.InvalidAnswerError("user.getStats", "torn", field="data.views", http_status=502),
     errors.UploadOutcomeUnknownError("collection.create", "the connection broke"),
+    errors.QuotaWaitError(41.5),
     errors.ExportFailedError("fxh4k89"),
     errors.ExportTimeoutError("fxh4k89", 600.0),
 ]

@@ -3,8 +3,8 @@ The quota before judges that know nothing of it: they see when calls arrive at a
 
 Each judge has its own idea of "so many calls in so many seconds", the
 vendor's being unknown. The calls come as badly as they may: late, lost,
-given up, cancelled in line and on their way, by a loop that stood still, on
-a server whose clock is slow.
+given up, in any lane, cancelled in line and on their way, by a loop that stood
+still, on a server whose clock is slow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from trio.testing import MockClock
 
 from flipsnack_async import Quota, Rate
-from flipsnack_async.quota import Token, TokenBucket
+from flipsnack_async._buckets import Token, TokenBucket
+from flipsnack_async.quota import Lane
 
 Limits = Sequence[tuple[int, float]]
 
@@ -36,6 +37,7 @@ RATES: dict[str, Limits] = {
     "3/0.5s": ((3, 0.5),),
     "2/1s,7/10s,11/60s": ((2, 1.0), (7, 10.0), (11, 60.0)),
 }
+LANES: tuple[Lane, ...] = ("interactive", "poll", "bulk")
 SLOW = 1 - 200e-6
 """How fast the slowest server clock runs that must not refuse anybody."""
 
@@ -177,7 +179,9 @@ class Traffic:
         patience = chance.uniform(0, 20) if fate == "impatient" else inf
         path = LONG if chance.random() < 0.2 else QUICK
         with anyio.move_on_after(patience) as waiting:
-            async with self.quota.permit() as permit:
+            lane = chance.choice(LANES)
+            upload = chance.random() < 0.1
+            async with self.quota.permit(lane=lane, deadline=inf, upload=upload) as permit:
                 waiting.deadline = inf
                 self.fates[fate] += 1
                 if fate == "unsent":
@@ -242,7 +246,7 @@ async def test_no_judge_would_refuse_a_call(
     limits: Limits, reach: float | None, chance: random.Random, workers: int
 ) -> None:
     """
-    However calls are delayed, lost, given up or cancelled, no window holds more than its limit.
+    However calls of any lane are delayed, lost or cancelled, no window holds more than its limit.
     """
     traffic = Traffic(quota_of(limits, reach), chance)
 

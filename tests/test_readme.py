@@ -54,7 +54,7 @@ async def test_the_main_job_as_a_program(
     box = Sandbox(collections=3)
     monkeypatch.setenv("FLIPSNACK_API_KEY", box.api_key)
     monkeypatch.setenv("FLIPSNACK_API_SECRET", box.api_secret)
-    monkeypatch.setattr("flipsnack_async._client._connections", box.transport)
+    monkeypatch.setattr("flipsnack_async._client.connections", box.transport)
     names: dict[str, Any] = {}
 
     exec(PROGRAMS[0].partition("anyio.run(main)")[0], names)  # noqa: S102  our own README

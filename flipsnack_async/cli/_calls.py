@@ -6,10 +6,10 @@ import click
 
 from flipsnack_async import Collection, CollectionStats, Flipsnack, UserStats
 
-from . import _tables
 from ._json_lines import write_line
 from ._session import converse, patience
 from ._settings import Settings, shared_options
+from ._tables import of_collections, of_stats, of_user, show
 
 
 @click.command("user-stats")
@@ -24,7 +24,7 @@ def user_stats(settings: Settings) -> None:
 
     stats = converse(settings, ask)
     if settings.as_table:
-        _tables.show(_tables.of_user(stats))
+        show(of_user(stats))
     else:
         write_line(stats)
 
@@ -55,7 +55,7 @@ def stats(
 
     found = converse(settings, ask)
     if settings.as_table:
-        _tables.show(*_tables.of_stats(found))
+        show(*of_stats(found))
     else:
         write_line(found)
 
@@ -88,4 +88,4 @@ def list_collections(settings: Settings, status: str | None, query: str | None) 
 
     converse(settings, ask)
     if kept:
-        _tables.show(_tables.of_collections(kept))
+        show(of_collections(kept))

@@ -11,13 +11,13 @@ import click
 
 from flipsnack_async import Flipsnack, FlipsnackError, Harvest, HarvestProgress, HarvestRow, Quota
 
-from . import _tables
 from ._failures import FAILED, PARTLY, say
 from ._json_lines import write_line
 from ._progress_bar import progress_bar, wants_bar
 from ._readable import counted, stopwatch
 from ._session import converse
 from ._settings import Settings, shared_options
+from ._tables import of_harvest, show
 
 
 @click.command()
@@ -100,7 +100,7 @@ class RowOutput:
             write_line(row)
 
     def show_kept(self) -> None:
-        _tables.show(*_tables.of_harvest(self._kept, pages=self._pages))
+        show(*of_harvest(self._kept, pages=self._pages))
 
     def sum_up(self, progress: HarvestProgress, seconds: float) -> None:
         if not self._settings.quiet:

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from . import _faults
 from ._account import Account
 from ._answers import Envelope, done, refused
 from ._arrivals import Arrival, read_arrival
@@ -19,6 +18,8 @@ from ._checks import carry_out
 from ._codes import RefusedError
 from ._collections import make_collection
 from ._exports import Exports, package_of
+from ._faults import FaultScript, foreign, refusal
+from ._faults import lost as lost_answer
 from ._ledger import SandboxCall, ledger_entry
 from ._rates import RateGate, RateLike, WindowKind
 from ._server import serve
@@ -81,7 +82,7 @@ class Sandbox:
             page_size=page_size,
         )
         self._gate = RateGate(rates, window=window, count_refused=count_refused)
-        self._faults = _faults.FaultScript()
+        self._faults = FaultScript()
         self._latency = latency
         self._strict = strict
         self._stringly = stringly
@@ -152,13 +153,11 @@ class Sandbox:
         if [code is not None, body is not None, lost].count(True) != 1:
             raise ValueError("Say exactly one of code=, body= and lost=True.")
         if code is not None:
-            fault = _faults.refusal(
-                code, message, http_status=http_status, numbers_as_text=self._stringly
-            )
+            fault = refusal(code, message, http_status=http_status, numbers_as_text=self._stringly)
         elif body is not None:
-            fault = _faults.foreign(body, http_status=http_status)
+            fault = foreign(body, http_status=http_status)
         else:
-            fault = _faults.lost()
+            fault = lost_answer()
         self._faults.add(action, fault, times=times)
 
     async def _call(self, request: Request) -> Response:
@@ -185,8 +184,8 @@ class Sandbox:
     def _work(self, arrival: Arrival) -> Envelope:
         try:
             return done(carry_out(arrival, self._account, self._gate, strict=self._strict))
-        except RefusedError as refusal:
-            return refused(refusal.code)
+        except RefusedError as error:
+            return refused(error.code)
 
     async def _package(self, request: Request) -> Response:
         link = self._account.exports.link(request.url.path)
