@@ -43,6 +43,8 @@ from .transport import (
 
 T = TypeVar("T")
 
+EMPTY = httpx.ByteStream(b"")
+
 
 @attrs.frozen
 class Options:
@@ -106,6 +108,9 @@ class Core:
                 "Accept-Encoding": "identity",
                 "User-Agent": f"flipsnack-async/{version('flipsnack-async')}",
             }
+        )
+        self._read_headers = httpx.Headers(
+            [("Host", api_url.netloc.decode("ascii")), *self._headers.items()]
         )
         self._budget = RetryBudget()
         self.closed = False
@@ -217,12 +222,15 @@ class Core:
         # The attempt as a whole has its deadline. Half of it for the connection tells a host that
         # cannot be reached, where not a byte left, from one that does not answer.
         timeout = {"connect": options.timeout / 2, "read": None, "write": None, "pool": None}
+        extensions = {"timeout": timeout, "flipsnack_fields": fields}
+        if action.upload:
+            parts = {name: (None, text) for name, text in fields.items()}
+            return httpx.Request(
+                "POST", self._upload_url, headers=self._headers, files=parts, extensions=extensions
+            )
+        # With a stream of its own, httpx adds no header: those of a read are always the same.
         return httpx.Request(
-            "POST" if action.upload else "GET",
-            self._upload_url if action.upload else self.api_url,
-            headers=self._headers,
-            files={n: (None, text) for n, text in fields.items()} if action.upload else None,
-            extensions={"timeout": timeout, "flipsnack_fields": fields},
+            "GET", self.api_url, headers=self._read_headers, stream=EMPTY, extensions=extensions
         )
 
 

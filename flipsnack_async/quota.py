@@ -275,7 +275,8 @@ class Quota:
         if wait := self._too_long(permit, now):
             await checkpoint_if_cancelled()
             raise QuotaWaitError(wait)
-        self._find_turns()
+        if not self._waiting:  # else they were found for whoever waits here already
+            self._find_turns()
         queue.join(permit)
         self._waiting += 1
         try:
@@ -318,6 +319,8 @@ class Quota:
         # Only one waiter sleeps for a time, the others until they are called, so an admission
         # costs the same however many wait. He is not always the first in line any more when he
         # wakes up, and then sees to it that the first does.
+        if permit is not permit._queue.first:
+            return inf  # and whoever stands before him sees to the rest
         if permit is self._sleeper:
             self._alarm = -inf
         first, free_at = self._first(now)
@@ -395,7 +398,9 @@ def _now() -> float:
     asyncio: Any = sys.modules.get("asyncio")
     if asyncio is not None:
         try:
-            return float(asyncio.get_running_loop().time())
+            now: float = asyncio.get_running_loop().time()
         except RuntimeError:
             pass  # some other event loop runs
+        else:
+            return now
     return anyio.current_time()
