@@ -90,7 +90,7 @@ class TokenBucket:
         self._linger = linger
         self._withheld = [0] * len(rates)
         self._within_reach: dict[int, list[tuple[int, float]]] = {}  # by how many are spared
-        self.lasting = 0  # calls whose end is not known
+        self.lasting: int = 0  # calls whose end is not known
         self._ends: list[float] = []  # the known ends, sorted; the last few still hold tokens
         self._silent: list[Token] = []  # sent, and no sign of life since
         self._changes = 0

@@ -35,7 +35,7 @@ class Waiter:
 
     def __init__(self) -> None:
         self.turn: Any = None
-        self.has_left = False
+        self.has_left: bool = False
 
 
 class Queue:
@@ -45,10 +45,12 @@ class Queue:
         self, bucket: TokenBucket, *, spare: int = 0, share: TokenBucket | None = None
     ) -> None:
         self._bucket = bucket
-        self.spare = spare  # tokens that are left to others
-        self.share = share  # holds what the lane may have of a rate, where that is not all
+        self.spare: int = spare  # tokens that are left to others
+        self.share: TokenBucket | None = (
+            share  # holds what the lane may have of a rate, where that is not all
+        )
         self._line: deque[Waiter] = deque()
-        self.length = 0
+        self.length: int = 0
 
     @property
     def first(self) -> Waiter:

@@ -102,7 +102,7 @@ class Permit(Waiter):
         self._deadline = deadline
         self._word = ""  # what was said last: left, unsent or answered
         self._held: Held = ()
-        self.admitted_at = inf
+        self.admitted_at: float = inf
 
     def __aenter__(self) -> Coroutine[Any, Any, Permit]:
         # No coroutine of its own: thousands of tasks may wait here.
