@@ -1,10 +1,9 @@
-"""What leaves the sandbox: envelopes, or nothing."""
+"""The vendor's answers: envelopes."""
 
 from typing import Any
 
 import attrs
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
 
 from ._codes import MESSAGES, OK
 
@@ -26,20 +25,8 @@ class Envelope:
         return JSONResponse(_in_text(content) if numbers_as_text else content, http_status)
 
 
-def done(data: Data) -> Envelope:
+def done(data: Data | None) -> Envelope:
     return Envelope(OK, MESSAGES[OK], data)
-
-
-def refused(code: int) -> Envelope:
-    return Envelope(code, MESSAGES[code])
-
-
-class NoAnswer(Response):
-    """Keep the client waiting until it goes away."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
 
 
 def _in_text(value: Any) -> Any:

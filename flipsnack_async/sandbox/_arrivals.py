@@ -1,14 +1,13 @@
-"""Calls as they come off the wire: parameters from the query, and from the body of a form."""
+"""Calls as they come off the wire: parameters from the query and from a form, and a document."""
 
-import re
-from collections.abc import Iterator, Mapping
-from email.message import Message
+from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 import attrs
 from starlette.requests import Request
 
-_PART_NAME = re.compile(rb'; name="([^"]*)"')
+from ._documents import Document
+from ._forms import Form, reader_of
 
 
 @attrs.frozen
@@ -19,6 +18,9 @@ class Arrival:
     method: str
     params: Mapping[str, str] = attrs.field(repr=False)
     repeats_a_name: bool
+    is_readable: bool
+    document: Document | None
+    file_count: int
     origin: str
 
     @property
@@ -26,39 +28,26 @@ class Arrival:
         return self.params.get("action", "")
 
 
-def read_arrival(request: Request, body: bytes, at: float) -> Arrival:
-    """Decode every parameter, leaving out the files of a multipart body."""
+async def read_form(request: Request) -> Form:
+    """Read a body to its end, whatever it is, and keep what it holds as a form."""
+    reader = reader_of(request.headers.get("content-type", ""))
+    async for chunk in request.stream():
+        reader.write(chunk)
+    return reader.form()
+
+
+def arrival_of(request: Request, form: Form, at: float) -> Arrival:
+    """Put together what came in the query and in the body."""
     query = parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    pairs = [*query, *_form_fields(request.headers.get("content-type", ""), body)]
+    pairs = [*query, *form.fields]
     params = dict(pairs)
     return Arrival(
         at=at,
         method=request.method,
         params=params,
         repeats_a_name=len(params) < len(pairs),
+        is_readable=form.is_readable,
+        document=form.document,
+        file_count=form.file_count,
         origin=str(request.base_url).rstrip("/"),
     )
-
-
-def _form_fields(content_type: str, body: bytes) -> list[tuple[str, str]]:
-    header = Message()
-    header["content-type"] = content_type
-    boundary = header.get_boundary()
-    if boundary is not None:
-        return list(_multipart_fields(boundary.encode(), body))
-    if header.get_content_type() == "application/x-www-form-urlencoded":
-        return parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
-    return []
-
-
-# Not Starlette's form(): that needs python-multipart, for files nobody here looks at.
-def _multipart_fields(boundary: bytes, body: bytes) -> Iterator[tuple[str, str]]:
-    for part in body.split(b"--" + boundary)[1:-1]:
-        head, _, content = part.partition(b"\r\n\r\n")
-        name = _PART_NAME.search(head)
-        if name is not None and b"; filename=" not in head:
-            yield _text(name[1]), _text(content.removesuffix(b"\r\n"))
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")

@@ -9,6 +9,7 @@ import attrs
 
 from ._answers import Data
 from ._collections import Collection
+from ._items import State
 
 
 @attrs.frozen
@@ -25,18 +26,18 @@ class Exports:
     def __init__(self, *, export_seconds: float, link_seconds: float) -> None:
         self._export_seconds = export_seconds
         self._link_seconds = link_seconds
-        self._started: dict[str, float] = {}
-        self._failed: set[str] = set()
+        self._started: dict[Collection, float] = {}
+        self._failed: set[Collection] = set()
         self._links: dict[str, Link] = {}
 
-    def fail(self, collection_hash: str) -> None:
-        self._failed.add(collection_hash)
+    def fail(self, collection: Collection) -> None:
+        self._failed.add(collection)
 
     def ask(self, collection: Collection, *, origin: str, now: float) -> Data:
         """Start the export if this is the first question, and say how far it is."""
-        if collection.hash in self._failed:
+        if collection in self._failed or collection.is_in(State.FAILED, now):
             return {"status": "FAILED"}
-        started = self._started.setdefault(collection.hash, now)
+        started = self._started.setdefault(collection, now)
         if now < started + self._export_seconds:
             return {"status": "PROCESSING"}
         return {"status": "COMPLETE", "resourceUrl": origin + self._fresh_path(collection, now)}
@@ -53,7 +54,7 @@ class Exports:
 
 def package_of(collection: Collection) -> bytes:
     """Make the zip file that a link leads to."""
-    title = escape(collection.title)
+    title = escape(collection.settings.title)
     page = f"<!doctype html><meta charset=utf-8><title>{title}</title><h1>{title}</h1>\n"
     package = BytesIO()
     with zipfile.ZipFile(package, "w", zipfile.ZIP_DEFLATED) as archive:

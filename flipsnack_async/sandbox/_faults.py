@@ -1,40 +1,45 @@
-"""Scripted faults: what is answered instead of the truth, and how often."""
+"""Scripted faults: what becomes of a call instead of the right answer, and how often."""
+
+from collections.abc import Callable
 
 import attrs
 from starlette.responses import Response
 
-from ._answers import Envelope, NoAnswer
+from ._answers import Envelope
+from ._breakdowns import NoAnswer, Reset, Torn
 from ._codes import MESSAGES
 
 ANY_ACTION = "*"
 
 
 @attrs.frozen
-class Fault:
-    """An answer to put in the place of the right one."""
+class Instead:
+    """An answer in the place of all work. *code* is that of its envelope, if it is one."""
 
     response: Response
     code: int | None = None
-    does_the_work: bool = False
 
 
-def refusal(code: int, message: str | None, *, http_status: int, numbers_as_text: bool) -> Fault:
-    """Answer an envelope with *code*, whose documented message is taken if none is given."""
+@attrs.frozen
+class Afterwards:
+    """What happens to the right answer after the work is done."""
+
+    spoil: Callable[[Response], Response]
+
+
+Fault = Instead | Afterwards
+
+RESET = Instead(Reset())
+LOST = Afterwards(lambda answer: NoAnswer())
+TORN = Afterwards(Torn)
+
+
+def refusal(code: int, message: str | None) -> Envelope:
+    """Return the envelope of *code*, whose documented message is taken if none is given."""
     status = MESSAGES.get(code) if message is None else message
     if status is None:
         raise ValueError(f"Code {code} is not documented: say message= as well.")
-    envelope = Envelope(code, status)
-    return Fault(envelope.response(numbers_as_text=numbers_as_text, http_status=http_status), code)
-
-
-def foreign(body: bytes | str, *, http_status: int) -> Fault:
-    """Answer bytes that are no envelope."""
-    return Fault(Response(body, http_status))
-
-
-def lost() -> Fault:
-    """Do the work, and let its answer get lost."""
-    return Fault(NoAnswer(), does_the_work=True)
+    return Envelope(code, status)
 
 
 @attrs.define

@@ -16,13 +16,17 @@ class SandboxCall:
     A call that the sandbox saw.
 
     *at* is the loop's time of arrival, *params* are the action's own parameters
-    as text, and *code* is what was answered: `None` if that was no envelope.
+    as text, and *code* is what was answered: `None` if that was no envelope, or
+    none that arrived. *size*, in bytes, and *sha256*, in hex digits, are those
+    of the document that came with the call, taken or not; `None` without one.
     """
 
     at: float
     action: str
     params: Mapping[str, str]
     code: int | None
+    size: int | None = None
+    sha256: str | None = None
 
 
 def ledger_entry(arrival: Arrival, code: int | None) -> SandboxCall:
@@ -32,4 +36,7 @@ def ledger_entry(arrival: Arrival, code: int | None) -> SandboxCall:
         for name, value in arrival.params.items()
         if name not in _KEPT_ELSEWHERE_OR_SECRET
     }
-    return SandboxCall(arrival.at, arrival.action, MappingProxyType(own), code)
+    call = SandboxCall(arrival.at, arrival.action, MappingProxyType(own), code)
+    if arrival.document is None:
+        return call
+    return attrs.evolve(call, size=arrival.document.size, sha256=arrival.document.sha256)

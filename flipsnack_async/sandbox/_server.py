@@ -1,12 +1,18 @@
 """The sandbox on a socket of this machine, by uvicorn and hence on asyncio only."""
 
+import asyncio
 import socket
+import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ._breakdowns import CONNECTION, Connection
 
 _LOOPBACK = "127.0.0.1"
 
@@ -34,7 +40,7 @@ async def _run(server: uvicorn.Server, listener: socket.socket) -> None:
 def _configured(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="h11",
+        http=_Protocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -42,6 +48,23 @@ def _configured(app: ASGIApp) -> uvicorn.Config:
         access_log=False,
         timeout_graceful_shutdown=1,
     )
+
+
+class _Protocol(H11Protocol):
+    """HTTP/1.1 whose connection the application can end."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        hand = Connection(close=transport.close, reset=partial(_reset, transport))
+        # uvicorn copies this into the scope of every request.
+        self.app_state = {CONNECTION: hand}
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    # Without lingering a closed socket says RST to its peer, and not a polite FIN.
+    now = struct.pack("ii", 1, 0)
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
+    transport.abort()
 
 
 class _Server(uvicorn.Server):

@@ -22,6 +22,7 @@ _NOISE_STEPS = 1 << 16
 
 # Thousandths for every unit and every point of popularity.
 _TOTALS = {"impressions": 1_000, "views": 600, "time_spent": 27_000, "downloads": 20}
+_LEGACY = {"likes": 12, "shares": 5}
 _PAGE = {"time_spent": 9_000, "clicks": 150, "views": 500}
 
 
@@ -35,9 +36,15 @@ class Readership:
     first: date
     last: date
 
-    def totals(self, start: date | None, end: date | None) -> dict[str, int]:
-        """Sum up the days from *start* to *end*; `None` means as far as they go."""
-        return self._sum("all", _TOTALS, *self._within(start, end))
+    def totals(self, start: date | None, end: date | None, *, legacy: bool) -> dict[str, int]:
+        """
+        Sum up the days from *start* to *end*; `None` means as far as they go.
+
+        With *legacy* also in the counters that the vendor no longer documents.
+        """
+        first, last = self._within(start, end)
+        old = self._sum("legacy", _LEGACY, first, last) if legacy else {}
+        return {**self._sum("all", _TOTALS, first, last), **old}
 
     def pages(self, start: date | None, end: date | None) -> list[dict[str, int]]:
         """Sum up the same days for each page."""
