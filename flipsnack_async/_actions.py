@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import date, datetime
 from types import MappingProxyType
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
@@ -17,11 +17,11 @@ from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 import attrs
 
 from .errors import InvalidArgumentError
-from .models import CollectionPage, CollectionStats, Package, UserStats
+from .models import Collection, CollectionPage, CollectionStats, Embed, Package, UserStats
 
 T = TypeVar("T")
 
-Value: TypeAlias = str | int | bool
+Value: TypeAlias = str | int | bool | date | None
 Day: TypeAlias = date | str
 
 
@@ -33,6 +33,25 @@ class HasHash(Protocol):
 
 
 Ref: TypeAlias = str | HasHash
+
+
+class Document(Protocol):
+    """
+    Be a file to upload: *size* bytes that can be read more than once.
+
+    *name* is told to the vendor in place of the file's own.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def media_type(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
 
 
 class Effect(enum.Enum):
@@ -52,8 +71,9 @@ class Action(Generic[T]):
     Describe one call.
 
     *params* are what is signed and sent, as text, in the vendor's names.
-    *known* are fields of the *reply* which the arguments settle. *upload*
-    actions go by POST to the vendor's second host.
+    *known* are fields of the *reply* which the arguments settle, *fallback*
+    those which they settle where the answer doesn't. *upload* actions go by
+    POST to the vendor's second host, with a *file* or without.
     """
 
     name: str
@@ -61,7 +81,16 @@ class Action(Generic[T]):
     effect: Effect
     params: Mapping[str, str] = attrs.field(factory=dict)
     known: Mapping[str, Any] = attrs.field(factory=dict)
-    upload: bool = False
+    fallback: Mapping[str, Any] = attrs.field(factory=dict)
+    file: Document | None = None
+
+    @property
+    def upload(self) -> bool:
+        return self.file is not None or self.name in UPLOADS
+
+    @property
+    def deletes(self) -> bool:
+        return self.name == "collection.deleteCollection"
 
 
 EFFECTS: Final[Mapping[str, Effect]] = {
@@ -73,6 +102,7 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "collection.downloadHTML": Effect.CONVERGENT,
     "collection.update": Effect.CONVERGENT,
     "collection.deleteCollection": Effect.CONVERGENT,
+    "collection.create": Effect.ONCE,
     "zapier.getZapierLeadFormSample": Effect.READ,
 }
 UPLOADS: Final = frozenset(
@@ -120,21 +150,119 @@ def collection_get_list(
     params: Mapping[str, Value] | None = None,
 ) -> Action[CollectionPage]:
     named = {
-        "collectionStatus": status,
+        "collectionStatus": _text("status", status),
         "query": query,
-        "orderBy": order_by,
-        "orderMode": order,
+        "orderBy": _text("order_by", order_by),
+        "orderMode": _text("order", order),
     }
-    given = {name: value for name, value in named.items() if value is not None}
-    return _action("collection.getList", CollectionPage, texts({**(params or {}), **given}))
+    return _action("collection.getList", CollectionPage, texts(params or {}) | texts(named))
 
 
-def page_from(received: int, first: Action[CollectionPage]) -> Action[CollectionPage]:
-    """Describe the page that comes after so many collections."""
+def page_from(index: int, first: Action[CollectionPage]) -> Action[CollectionPage]:
+    """Describe the page that starts at an index."""
     # Where the vendor starts to count is not known: the beginning is asked for without a number.
-    if not received:
+    if index < 1:
         return first
-    return attrs.evolve(first, params={**first.params, "from": str(received)})
+    return attrs.evolve(first, params={**first.params, "from": str(index)})
+
+
+def collection_get(ref: Ref) -> Action[Collection]:
+    return _action("collection.getCollection", Collection, _hash_param(ref))
+
+
+def collection_update(
+    ref: Ref,
+    *,
+    title: str | None = None,
+    description: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    status: str | None = None,
+    params: Mapping[str, Value] | None = None,
+) -> Action[Collection]:
+    changes = _settings(title, description, width, height, status, params)
+    if not changes:
+        raise InvalidArgumentError("title", "give this or another setting to change")
+    asked = _hash_param(ref)
+    action = _action("collection.update", Collection, {**changes, **asked})
+    # What the vendor answers is not known; a new hash in it counts more than the one asked for.
+    return attrs.evolve(action, fallback={"collection_hash": asked["collectionHash"]})
+
+
+def collection_delete(ref: Ref) -> Action[None]:
+    return _action("collection.deleteCollection", type(None), _hash_param(ref))
+
+
+def collection_get_embed(
+    ref: Ref,
+    *,
+    width: int | None = None,
+    height: int | None = None,
+    responsive: bool | None = None,
+    start_page: int | None = None,
+) -> Action[Embed]:
+    params = _hash_param(ref)
+    named = {
+        "width": _positive("width", width),
+        "height": _positive("height", height),
+        "responsive": responsive,
+        "startPage": _positive("start_page", start_page),
+    }
+    return _action(
+        "collection.getEmbed",
+        Embed,
+        {**texts(named), **params},
+        collection_hash=params["collectionHash"],
+    )
+
+
+def collection_create(
+    source: Document | str,
+    *,
+    title: str | None = None,
+    description: str | None = None,
+    width: int | None = None,
+    height: int | None = None,
+    status: str | None = None,
+    params: Mapping[str, Value] | None = None,
+) -> Action[Collection]:
+    """Describe an upload of a document, or of one that the vendor is to fetch from an address."""
+    settings = _settings(title, description, width, height, status, params)
+    return _with_file(_action("collection.create", Collection, settings), source)
+
+
+def _with_file(action: Action[T], source: Document | str | None) -> Action[T]:
+    if isinstance(source, str):
+        return attrs.evolve(action, params={**action.params} | texts({"fileUrl": source}))
+    return attrs.evolve(action, file=source)
+
+
+def _settings(
+    title: str | None,
+    description: str | None,
+    width: int | None,
+    height: int | None,
+    status: str | None,
+    params: Mapping[str, Value] | None,
+) -> dict[str, str]:
+    named = {
+        "title": title,
+        "description": description,
+        "collectionWidth": _positive("width", width),
+        "collectionHeight": _positive("height", height),
+        "collectionStatus": _text("status", status),
+    }
+    return texts(params or {}) | texts(named)
+
+
+def _text(field: str, value: str | None) -> str | None:
+    return None if value is None else _written(field, value)
+
+
+def _positive(field: str, value: int | None) -> int | None:
+    if value is not None and (type(value) is not int or value < 1):
+        raise InvalidArgumentError(field, "give a whole number above 0")
+    return value
 
 
 def collection_download_html(ref: Ref) -> Action[Package]:
@@ -145,17 +273,16 @@ def collection_download_html(ref: Ref) -> Action[Package]:
 
 
 def any_action(
-    name: str, params: Mapping[str, Value] | None = None, effect: Effect | None = None
+    name: str,
+    params: Mapping[str, Value] | None = None,
+    effect: Effect | None = None,
+    file: Document | str | None = None,
 ) -> Action[dict[str, Any]]:
     """Describe a call by the vendor's own names; one that is not known counts as `Effect.ONCE`."""
     _check_text("action", name)
-    return Action(
-        name,
-        dict,
-        effect or EFFECTS.get(name, Effect.ONCE),
-        texts(params or {}),
-        upload=name in UPLOADS,
-    )
+    effect = effect or EFFECTS.get(name, Effect.ONCE)
+    action: Action[dict[str, Any]] = Action(name, dict, effect, texts(params or {}))
+    return _with_file(action, file)
 
 
 def hash_of(ref: Ref) -> str:
@@ -202,22 +329,34 @@ RESERVED: Final = frozenset({"action", "apiKey", "signature", "format", "callbac
 
 
 def texts(params: Mapping[str, Value]) -> dict[str, str]:
-    """Write parameters as the vendor reads them: true and false, plain decimals, text as it is."""
+    """
+    Write parameters as the vendor reads them.
+
+    True and False in lower case, whole numbers as plain decimals, days as
+    2026-01-31, text as it is; what is None is left out.
+    """
     written = {}
     for name, value in params.items():
         if not isinstance(name, str) or not name or name in RESERVED:
             raise InvalidArgumentError(f"params[{name!r}]", "this name cannot be set by hand")
         _check_text(f"params[{name!r}]", name)
-        if isinstance(value, bool):
-            written[name] = "true" if value else "false"
-        elif isinstance(value, int):
-            written[name] = format(value, "d")
-        elif isinstance(value, str):
-            _check_text(name, value)
-            written[name] = str.__str__(value)  # plain, where it is a member of a text enum
-        else:
-            raise InvalidArgumentError(name, "give text, a whole number, True or False")
+        if value is not None:
+            written[name] = _written(name, value)
     return written
+
+
+def _written(name: str, value: Value) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return format(value, "d")
+        case str():
+            _check_text(name, value)
+            return str.__str__(value)  # plain, where it is a member of a text enum
+        case date() if not isinstance(value, datetime):
+            return value.isoformat()
+    raise InvalidArgumentError(name, "give text, a whole number, a date, True or False")
 
 
 # Lone surrogates have no UTF-8 form, so what is signed and what is sent could differ.

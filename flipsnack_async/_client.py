@@ -16,8 +16,9 @@ import httpx
 from . import _actions
 from ._actions import Action, Day, Effect, Ref, Value
 from ._core import Core, Options
-from ._resources import Collections, User
+from ._resources import Collections, Notes, User
 from ._signing import Credentials
+from ._upload import OnProgress, Source, opened
 from .errors import ClientClosedError, ConfigurationError, InvalidArgumentError
 from .harvest import Harvest
 from .models import CollectionStats
@@ -80,7 +81,7 @@ class Flipsnack:
             checked_url("api_url", api_url),
             checked_url("upload_url", upload_url),
         )
-        self._set_up(core, Options(timeout, attempts), owner=True)
+        self._set_up(core, Options(timeout, attempts), Notes(), owner=True)
 
     @classmethod
     def from_env(
@@ -117,13 +118,14 @@ class Flipsnack:
         except ConfigurationError as error:
             raise ConfigurationError(f"FLIPSNACK_{error.setting.upper()}", error.remedy) from None
 
-    def _set_up(self, core: Core, options: Options, *, owner: bool) -> None:
+    def _set_up(self, core: Core, options: Options, notes: Notes, *, owner: bool) -> None:
         self._core = core
         self._options = options
+        self._notes = notes
         self._owner = owner
         self._calls = 0  # sent through this view, repeated ones included
-        self.user = User(self._carry_out)
-        self.collections = Collections(self._carry_out)
+        self.user = User(self._carry_out, notes)
+        self.collections = Collections(self._carry_out, self.user, notes)
 
     async def _carry_out(self, action: Action[T], *, lane: Lane | None = None) -> T:
         options = self._options if lane is None else attrs.evolve(self._options, lane=lane)
@@ -173,7 +175,8 @@ class Flipsnack:
 
     def _view(self, **changes: Any) -> Flipsnack:
         view = object.__new__(Flipsnack)
-        view._set_up(self._core, attrs.evolve(self._options, **changes), owner=False)
+        options = attrs.evolve(self._options, **changes)
+        view._set_up(self._core, options, self._notes, owner=False)
         return view
 
     async def call(
@@ -181,17 +184,23 @@ class Flipsnack:
         action: str,
         params: Mapping[str, Value] | None = None,
         *,
+        file: Source | None = None,
         effect: Effect | None = None,
+        on_progress: OnProgress | None = None,
     ) -> dict[str, Any]:
         """
         Carry out any action by the vendor's names, and return the answer's data as it came.
 
         An action that is not known counts as `Effect.ONCE`, which is never
-        sent again once a byte of it left, unless *effect* says otherwise.
-        Actions that upload are sent to the vendor's second host; they take a
-        *fileUrl*, but no file.
+        sent again once a byte of it left, unless *effect* says otherwise. It
+        then raises `UploadOutcomeUnknownError`. *file* is what
+        `collections.create` takes; with it, or where the action is known to
+        upload, the call goes to the vendor's second host.
         """
-        return await self._carry_out(_actions.any_action(action, params, effect))
+        if file is None:
+            return await self._carry_out(_actions.any_action(action, params, effect))
+        async with opened("file", file, on_progress) as document:
+            return await self._carry_out(_actions.any_action(action, params, effect, document))
 
     def harvest(
         self,

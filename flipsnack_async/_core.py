@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar, get_args
@@ -19,10 +20,13 @@ import attrs
 import httpx
 from anyio.lowlevel import EventLoopToken, current_token
 
-from ._actions import Action
+from ._actions import Action, user_get_stats
+from ._requests import MultipartBody, Requests
 from ._sharing import registry
 from ._signing import Credentials
+from ._upload import DocumentLostError
 from .errors import (
+    APIError,
     ClientClosedError,
     ConnectionFailedError,
     FlipsnackError,
@@ -30,6 +34,8 @@ from .errors import (
     InvalidArgumentError,
     NoAnswerError,
     RateLimitError,
+    UploadOutcomeUnknownError,
+    UploadQuotaError,
 )
 from .quota import Lane, Quota, Rate
 from .transport import (
@@ -42,8 +48,6 @@ from .transport import (
 )
 
 T = TypeVar("T")
-
-EMPTY = httpx.ByteStream(b"")
 
 
 @attrs.frozen
@@ -76,6 +80,14 @@ class Waits(Protocol):
     def waited(self, seconds: float) -> None: ...
 
 
+@attrs.define
+class Sending:
+    """Hold what is known of the last time that a call was sent."""
+
+    at: datetime | None = None
+    body: MultipartBody | None = None
+
+
 class Core:
     """Hold what a client and its views share: connections, quota, and whether they are closed."""
 
@@ -92,27 +104,22 @@ class Core:
         # asyncio, cattrs, tenacity and the package's metadata take as long as half of httpx.
         from importlib.metadata import version
 
+        from ._gate import Gate
         from ._isolation import IsolatedTransport
         from ._retry import RetryBudget
 
         self._signing = SigningTransport(IsolatedTransport(connections), credentials)
+        self._clean = credentials.clean
         self._account = (credentials.fingerprint(), api_url.host) if quota is None else None
         self._rates = rates
         self._quota = quota  # found when there is an event loop to share it in
         self._transport: QuotaTransport | None = None
+        self._requests = Requests(
+            api_url, upload_url, user_agent=f"flipsnack-async/{version('flipsnack-async')}"
+        )
         self.api_url = api_url
-        self._upload_url = upload_url
-        self._headers = httpx.Headers(
-            {
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-                "User-Agent": f"flipsnack-async/{version('flipsnack-async')}",
-            }
-        )
-        self._read_headers = httpx.Headers(
-            [("Host", api_url.netloc.decode("ascii")), *self._headers.items()]
-        )
         self._budget = RetryBudget()
+        self._gate = Gate()
         self.closed = False
         self._home: tuple[int, EventLoopToken] | None = None
 
@@ -150,38 +157,82 @@ class Core:
     async def carry_out(
         self, action: Action[T], options: Options, on_sent: Callable[[], object]
     ) -> T:
-        """Carry out an action; *on_sent* is called for each attempt that the quota admits."""
+        """Carry out an action; *on_sent* is called for each attempt that goes out."""
         from ._retry import Patience, persist
 
-        return await persist(
-            partial(self._attempt, options=options, on_sent=on_sent),
-            action,
-            attempts=options.attempts,
-            budget=self._budget,
-            patience=Patience(options.max_wait, None if options.minds_deadline else math.inf),
-        )
+        sending = Sending()
+        try:
+            return await persist(
+                partial(self._attempt, sending=sending, options=options, on_sent=on_sent),
+                action,
+                attempts=options.attempts,
+                budget=self._budget,
+                patience=Patience(options.max_wait, None if options.minds_deadline else math.inf),
+                gate=self._gate,
+            )
+        except UploadOutcomeUnknownError as error:
+            error.sent_at = sending.at
+            error.title = action.params.get("title")
+            error.body_complete = sending.body.complete if sending.body else None
+            raise
 
     async def _attempt(
         self,
         action: Action[T],
         patience: Waits,
         *,
+        sending: Sending,
         options: Options,
         on_sent: Callable[[], object],
     ) -> T:
         self.check()
-        request = self._describe(action, options)
+        request = self._requests.describe(action, options.timeout)
+        sending.body = request.stream if isinstance(request.stream, MultipartBody) else None
+        response, body = await self._exchange(
+            action, request, patience, sending=sending, options=options, on_sent=on_sent
+        )
+        known = {**action.known, "asked_at": sending.at}
+        refusal: APIError
+        try:
+            reply = self._read(action, known, response, body)
+        except APIError as error:
+            refusal = error
+        else:
+            self._gate.learn(None)
+            return reply
+        self._gate.learn(refusal)
+        if refusal.code == 32 and isinstance(refusal, RateLimitError) and action.upload:
+            refusal = await self._reading_of(refusal, options, on_sent)
+        if isinstance(refusal, RateLimitError) and refusal.code != httpx.codes.TOO_MANY_REQUESTS:
+            periods = [rate.per for rate in self.quota.rates] or [0.0]
+            per = min(periods) if refusal.code == 31 else max(periods)
+            response.extensions["quota_permit"].refused(per=per)
+        raise refusal
+
+    async def _exchange(
+        self,
+        action: Action[Any],
+        request: httpx.Request,
+        patience: Waits,
+        *,
+        sending: Sending,
+        options: Options,
+        on_sent: Callable[[], object],
+    ) -> tuple[httpx.Response, bytes]:
         asked = anyio.current_time()
-        sent_at = datetime.min.replace(tzinfo=UTC)
 
         def admitted() -> None:
-            nonlocal sent_at
-            now = anyio.current_time()
-            patience.waited(now - asked)
-            scope.deadline = now + options.timeout
-            sent_at = datetime.now(UTC)
+            patience.waited(anyio.current_time() - asked)
+            self._gate.check()
+            progressed()
+            sending.at = datetime.now(UTC)
             on_sent()
 
+        def progressed() -> None:
+            scope.deadline = anyio.current_time() + options.timeout
+
+        if sending.body is not None:
+            sending.body.on_written = progressed
         request.extensions["quota"] = {
             "lane": options.lane,
             "max_wait": patience.left,
@@ -189,11 +240,11 @@ class Core:
             "upload": action.upload,
             "admitted": admitted,
         }
-        failure: FlipsnackError | None = None
+        failure: FlipsnackError
         with anyio.CancelScope() as scope:
             try:
                 response = await self.transport.handle_async_request(request)
-                body = await read_capped(stream_of(response))
+                return response, await read_capped(stream_of(response))
             except UNSENT as error:
                 failure = ConnectionFailedError(
                     f"no connection to {request.url.host}: {error or _kind(error)}"
@@ -201,50 +252,51 @@ class Core:
             except httpx.HTTPError as error:
                 # Not the error's own text, which may quote what the server sent.
                 failure = NoAnswerError(f"{action.name}: the connection broke ({_kind(error)})")
+            except DocumentLostError as error:
+                failure = NoAnswerError(f"{action.name}: {error}")
         if scope.cancelled_caught:
-            failure = NoAnswerError(f"{action.name}: no whole answer within {options.timeout:g} s")
+            what = "progress" if action.upload else "whole answer"
+            failure = NoAnswerError(f"{action.name}: no {what} within {options.timeout:g} s")
+        if sending.body is not None and not sending.body.started:
+            failure = ConnectionFailedError(str(failure))  # the headers alone are no upload
         # Raised out here, so that no frame of the HTTP library, whose locals hold the signed
         # request, hangs on to an error of ours.
-        if failure is not None:
-            raise failure
-        known = {**action.known, "asked_at": sent_at}
-        try:
-            return _reply(action, known, response, body)
-        except RateLimitError as refusal:
-            if refusal.code != httpx.codes.TOO_MANY_REQUESTS:  # the transport reported that
-                periods = [rate.per for rate in self.quota.rates] or [0.0]
-                per = min(periods) if refusal.code == 31 else max(periods)
-                response.extensions["quota_permit"].refused(per=per)
-            raise
+        raise failure
 
-    def _describe(self, action: Action[Any], options: Options) -> httpx.Request:
-        fields = {"action": action.name, **action.params}
-        # The attempt as a whole has its deadline. Half of it for the connection tells a host that
-        # cannot be reached, where not a byte left, from one that does not answer.
-        timeout = {"connect": options.timeout / 2, "read": None, "write": None, "pool": None}
-        extensions = {"timeout": timeout, "flipsnack_fields": fields}
-        if action.upload:
-            parts = {name: (None, text) for name, text in fields.items()}
-            return httpx.Request(
-                "POST", self._upload_url, headers=self._headers, files=parts, extensions=extensions
-            )
-        # With a stream of its own, httpx adds no header: those of a read are always the same.
-        return httpx.Request(
-            "GET", self.api_url, headers=self._read_headers, stream=EMPTY, extensions=extensions
+    async def _reading_of(
+        self, refusal: APIError, options: Options, on_sent: Callable[[], object]
+    ) -> APIError:
+        """
+        Find out which of its two meanings a 32 has for an upload.
+
+        The vendor's pages call it the limit of a minute and that of a month.
+        Where its text says neither, the count of uploads left does: to find
+        out by sending a large document again would be a waste.
+        """
+        if "minute" in refusal.message.lower():
+            return refusal
+        left = None
+        with suppress(FlipsnackError):  # then it stays open
+            left = (await self.carry_out(user_get_stats(), options, on_sent)).api_uploads_left
+        if left is None:
+            return APIError(refusal.code, refusal.message, refusal.action)
+        return UploadQuotaError(*refusal.args) if left < 1 else refusal
+
+    def _read(
+        self, action: Action[T], known: Mapping[str, Any], response: httpx.Response, body: bytes
+    ) -> T:
+        status = response.status_code
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            raise RateLimitError(status, "Too Many Requests", action.name)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise InvalidAnswerError(action.name, "the answer is compressed", http_status=status)
+        if len(body) > LONGEST_BODY:
+            raise InvalidAnswerError(action.name, "the answer is too long", http_status=status)
+        from ._envelope import decode
+
+        return decode(
+            body, action.name, action.reply, known, action.fallback, status, clean=self._clean
         )
-
-
-def _reply(action: Action[T], known: Mapping[str, Any], response: httpx.Response, body: bytes) -> T:
-    status = response.status_code
-    if status == httpx.codes.TOO_MANY_REQUESTS:
-        raise RateLimitError(status, "Too Many Requests", action.name)
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise InvalidAnswerError(action.name, "the answer is compressed", http_status=status)
-    if len(body) > LONGEST_BODY:
-        raise InvalidAnswerError(action.name, "the answer is too long", http_status=status)
-    from ._envelope import decode
-
-    return decode(body, action.name, action.reply, known, status)
 
 
 def _kind(error: Exception) -> str:

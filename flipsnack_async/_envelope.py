@@ -11,23 +11,38 @@ https://developers.flipsnack.com/getting-started
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from types import MappingProxyType, NoneType
+from typing import Any, Final, TypeAlias, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
-from .errors import InvalidAnswerError, refusal
-from .models import Collection, CollectionPage, CollectionStats, Package, PageStats, UserStats
+from ._collection_state import state_and_thumbnail
+from ._strict_json import OddError, read_object
+from .errors import FlipsnackError, InvalidAnswerError, refusal
+from .models import (
+    Collection,
+    CollectionPage,
+    CollectionStats,
+    Embed,
+    Package,
+    PageStats,
+    UserStats,
+)
 
 T = TypeVar("T")
 
+Clean: TypeAlias = Callable[[str], str]
+Wrong: TypeAlias = Callable[..., InvalidAnswerError]
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
 SUCCESS: Final = 20
+MOST_UNREADABLE: Final = 1000
 
 WIRE_NAMES: Final[Mapping[type, Mapping[str, str]]] = {
     UserStats: {},
@@ -42,164 +57,169 @@ WIRE_NAMES: Final[Mapping[type, Mapping[str, str]]] = {
         "height": "collectionHeight",
     },
     CollectionPage: {"count": "collectionCount"},
+    Embed: {"embed_code": "embedCode"},
     Package: {"resource_url": "resourceUrl"},
 }
-"""Every model that is read from an answer, and the fields that the vendor calls something else."""
+"""Every model that is read from an answer, and the fields that are called something else there."""
 
-# Fields that no answer fills: the arguments settle them, or they hold what is left over.
-_OURS: Final = frozenset({"asked_at", "end_date", "extra", "start_date"})
+# Fields that no answer fills as it is: the arguments settle them, or they are put together here.
+_OURS: Final = frozenset(
+    {
+        "asked_at",
+        "collections",
+        "end_date",
+        "extra",
+        "start_date",
+        "state",
+        "thumbnail_url",
+        "unreadable",
+    }
+)
 
 
 def decode(
-    body: bytes, action: str, reply: type[T], known: Mapping[str, Any], http_status: int = 200
+    body: bytes,
+    action: str,
+    reply: type[T],
+    known: Mapping[str, Any],
+    fallback: Mapping[str, Any] = _NOTHING,
+    http_status: int = 200,
+    clean: Clean = str,
 ) -> T:
     """
-    Read an answer to *action* as a *reply*, with the *known* fields filled in.
+    Read an answer to *action* as a *reply*.
 
-    Raises the `APIError` that the envelope names, or `InvalidAnswerError`.
+    The *known* fields are filled in whatever came, those of *fallback* where
+    nothing came. What the server wrote goes through *clean* before it gets
+    into an error. Raises the `APIError` that the envelope names, or
+    `InvalidAnswerError`.
     """
-    envelope = _envelope(body, action, http_status)
-    code = _code(envelope, action, http_status)
+    try:
+        return _decoded(body, action, reply, known, fallback, http_status, clean)
+    except FlipsnackError as error:
+        failure = error.with_traceback(None)
+    # Raised bare: the frames it came through hold the answer, which may repeat the signed address.
+    del body
+    raise failure
+
+
+def _decoded(
+    body: bytes,
+    action: str,
+    reply: type[T],
+    known: Mapping[str, Any],
+    fallback: Mapping[str, Any],
+    http_status: int,
+    clean: Clean,
+) -> T:
+    wrong = partial(InvalidAnswerError, action, http_status=http_status)
+    envelope = _envelope(body, wrong, clean)
+    code = _code(envelope, wrong)
     if code != SUCCESS:
-        raise refusal(code, _printable(envelope.get("status")), action)
+        raise refusal(code, _printable(envelope.get("status"), clean), action)
     if http_status >= 500:
-        raise InvalidAnswerError(action, "claims success", http_status=http_status)
+        raise wrong("claims success")
+    if reply is NoneType:
+        return reply()
     data = envelope.get("data")
     if data == []:
         # An empty object, as PHP writes it; past the end of a list it is an empty page.
         data = {"collections": []} if reply is CollectionPage else {}
-    if reply is dict and data is None:
-        data = {}  # deletion, for one, answers without data
+    if data is None and (fallback or reply is dict):
+        data = {}
     if not isinstance(data, dict):
-        problem = "is missing" if data is None else "is no object"
-        raise InvalidAnswerError(action, problem, field="data", http_status=http_status)
+        raise wrong("is missing" if data is None else "is no object", field="data")
     if reply is dict:
         return data  # type: ignore[return-value]  # T is dict here
+    return _object(data, reply, known, fallback, wrong)
+
+
+def _envelope(body: bytes, wrong: Wrong, clean: Clean) -> dict[str, Any]:
     try:
-        return _converter().structure({**data, _KNOWN: known}, reply)
-    except cattrs.BaseValidationError as error:
-        field, reason = _first_fault(error, "data")
-    raise InvalidAnswerError(action, reason, field=field, http_status=http_status)
+        return read_object(body)
+    except OddError as error:
+        odd = error
+    raise wrong(odd.reason, field=_printable(odd.field[1:], clean) or None)
 
 
-# --- bytes to envelope
-
-
-class _UnbelievableError(ValueError):
-    """Say that JSON is well-formed and yet not to be believed."""
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    # The last of two codes would win, and could turn an error into a success.
-    if len(found) != len(pairs) and [name for name, _ in pairs].count("code") > 1:
-        raise _UnbelievableError("holds two codes")
-    return found
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise _UnbelievableError(f"{text} is no finite number")
-    return number
-
-
-_strict: Final = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_finite, parse_constant=_finite
-)
-
-# Strings are passed over whole, and so is a comma with nothing before it: only a trailing one goes.
-_TRAILING_COMMA: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{,]\s*,|,(?=\s*[}\]])')
-
-
-def _without_trailing_commas(text: str) -> str:
-    return _TRAILING_COMMA.sub(lambda found: "" if found[0] == "," else found[0], text)
-
-
-def _envelope(body: bytes, action: str, http_status: int) -> dict[str, Any]:
-    field = None
-    try:
-        text = body.decode("utf-8-sig")
-        try:
-            envelope = _strict.decode(text)
-        except json.JSONDecodeError:
-            # The vendor's own example of a package has a trailing comma.
-            envelope = _strict.decode(_without_trailing_commas(text))
-        if isinstance(envelope, dict):
-            return envelope
-        reason = "the answer is JSON but no envelope"
-    except UnicodeDecodeError:
-        reason = "the answer is not UTF-8 text"
-    except _UnbelievableError as error:
-        reason, field = str(error), _path_of_odd_number(text)
-    except RecursionError:
-        reason = "the answer is nested too deeply"
-    except ValueError:
-        reason = _what_else(text)
-    # Raised out here, so that no error of the parser, which holds the whole text, hangs on to it.
-    raise InvalidAnswerError(action, reason, field=field, http_status=http_status)
-
-
-def _what_else(text: str) -> str:
-    # The text itself stays out of the error: an error page may repeat the signed address.
-    start = text.lstrip()[:1]
-    if not start:
-        return "the answer is empty"
-    if start == "<":
-        return "a page came instead of an answer"
-    return "the answer is torn or no JSON"
-
-
-def _path_of_odd_number(text: str) -> str | None:
-    def walk(value: Any, path: str) -> Iterator[str]:
-        if isinstance(value, float) and not math.isfinite(value):
-            yield path
-        elif isinstance(value, dict):
-            for name, inner in value.items():
-                yield from walk(inner, f"{path}.{name}" if path else name)
-        elif isinstance(value, list):
-            for index, inner in enumerate(value):
-                yield from walk(inner, f"{path}[{index}]")
-
-    found = next(walk(json.loads(_without_trailing_commas(text)), ""), None)
-    return _printable(found) if found else "code"
-
-
-def _code(envelope: Mapping[str, Any], action: str, http_status: int) -> int:
+def _code(envelope: Mapping[str, Any], wrong: Wrong) -> int:
     code = envelope.get("code")
     if isinstance(code, str) and re.fullmatch("[0-9]{1,9}", code):
         return int(code)
     if type(code) is not int:
-        reason = "is missing" if code is None else "is no whole number"
-        raise InvalidAnswerError(action, reason, field="code", http_status=http_status)
+        raise wrong("is missing" if code is None else "is no whole number", field="code")
     return code
 
 
-def _printable(text: object) -> str:
-    """Make what the server wrote fit for one line of a terminal."""
+_SIGNATURE: Final = re.compile("[0-9a-fA-F]{32,}")
+
+
+def _printable(text: object, clean: Clean) -> str:
+    """Make what the server wrote fit for one line of a terminal, and for anybody's eyes."""
     if not isinstance(text, str):
         return ""
+    text = _SIGNATURE.sub("<hidden>", clean(text))
     return "".join(c if c.isprintable() else " " for c in text[:200]).strip()
 
 
 # --- envelope to object
 
-# A name that no JSON object can have, to hand the known fields through the converter.
-_KNOWN: Final = 0
+
+def _object(
+    data: dict[str, Any],
+    reply: type[T],
+    known: Mapping[str, Any],
+    fallback: Mapping[str, Any],
+    wrong: Wrong,
+) -> T:
+    for name, value in fallback.items():
+        wire = WIRE_NAMES[reply].get(name, name)
+        if data.get(wire) is None:
+            data[wire] = value
+    if reply is CollectionPage:
+        known = {**known, **_collections(data.get("collections"), wrong)}
+    try:
+        found: T = _readers()[reply](data, known)
+    except cattrs.BaseValidationError as error:
+        field, reason = _first_fault(error, "data")
+    else:
+        return found
+    raise wrong(reason, field=field)
+
+
+def _collections(elements: Any, wrong: Wrong) -> dict[str, Any]:
+    """Tell the collections of a page that can be read from those that cannot."""
+    path = "data.collections"
+    if not isinstance(elements, list):
+        raise wrong("is missing" if elements is None else "is no list", field=path)
+    read = _readers()[Collection]
+    readable: list[Collection] = []
+    unreadable: list[InvalidAnswerError] = []
+    for index, element in enumerate(elements):
+        try:
+            readable.append(read(element))
+        except (cattrs.BaseValidationError, ValueError) as error:
+            field, reason = _first_fault(error, f"{path}[{index}]")
+            unreadable.append(wrong(reason, field=field))
+        if len(unreadable) > MOST_UNREADABLE:
+            raise wrong("holds too many that cannot be read", field=path)
+    return {"collections": tuple(readable), "unreadable": tuple(unreadable)}
 
 
 @cache
-def _converter() -> cattrs.Converter:
+def _readers() -> dict[type, Callable[..., Any]]:
     converter = cattrs.Converter(detailed_validation=True)
-    converter.register_structure_hook(int, _whole_number)
-    converter.register_structure_hook(float, _number)
-    converter.register_structure_hook(str, _text)
-    for model in WIRE_NAMES:
-        _register(model, converter)
-    return converter
+    hooks: dict[Any, Callable[..., Any]] = {int: _whole_number, float: _number, str: _text}
+    for kind, hook in hooks.items():
+        converter.register_structure_hook(kind, hook)
+        # The converter's own way to None looks for the hook again with each value.
+        converter.register_structure_hook(kind | None, _or_none(hook))
+    converter.register_structure_hook_func(_is_tuple, partial(_list, converter))
+    return {model: _reader(model, converter) for model in WIRE_NAMES}
 
 
-def _register(model: type, converter: cattrs.Converter) -> None:
+def _reader(model: type, converter: cattrs.Converter) -> Callable[..., Any]:
+    """Make a function from an object on the wire, and fields that are known, to a *model*."""
     names = {f.name: WIRE_NAMES[model].get(f.name, f.name) for f in attrs.fields(model)}
     overrides: dict[str, Any] = {
         name: override(rename=wire, struct_hook=_as_it_is if name in _OURS else None)
@@ -208,18 +228,46 @@ def _register(model: type, converter: cattrs.Converter) -> None:
     structure: Callable[..., Any] = make_dict_structure_fn(model, converter, **overrides)
     wire_names = frozenset(names.values()) - _OURS
 
-    def hook(data: Any, _: type) -> Any:
+    def read(data: Any, known: Mapping[str, Any] = _NOTHING) -> Any:
         if not isinstance(data, dict):
             raise ValueError("is no object")
-        known = data.pop(_KNOWN, {})
-        extra = {k: v for k, v in data.items() if k not in wire_names or k in known}
-        return structure({**data, **known, "extra": extra}, model)
+        fields = {names[name]: value for name, value in known.items() if name in names}
+        extra = {k: v for k, v in data.items() if k not in wire_names or k in fields}
+        fields["extra"] = extra
+        if model is Collection:
+            status = data.get("collectionStatus")
+            fields["state"], fields["thumbnail_url"] = state_and_thumbnail(status, extra)
+        return structure({**data, **fields}, model)
 
-    converter.register_structure_hook(model, hook)
+    converter.register_structure_hook(model, lambda data, _: read(data))
+    return read
+
+
+def _is_tuple(kind: Any) -> bool:
+    return get_origin(kind) is tuple
+
+
+def _or_none(hook: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda value, kind: None if value is None else hook(value, kind)
 
 
 def _as_it_is(value: Any, _: type) -> Any:
     return value
+
+
+def _list(converter: cattrs.Converter, value: Any, kind: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ValueError("is no list")
+    element = get_args(kind)[0]
+    read = []
+    for index, inner in enumerate(value):
+        try:
+            read.append(converter.structure(inner, element))
+        except Exception as error:
+            # The converter's own way gathers an error for each of however many elements.
+            error.add_note(cattrs.IterableValidationNote("", index, element))
+            raise cattrs.IterableValidationError("", [error], kind) from None
+    return tuple(read)
 
 
 def _whole_number(value: Any, _: type) -> int:
@@ -235,10 +283,10 @@ def _whole_number(value: Any, _: type) -> int:
 
 
 def _number(value: Any, kind: type) -> float:
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}\.[0-9]{1,19}", value):
-        return float(value)
     if isinstance(value, float):
         return value
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}\.[0-9]{1,19}", value):
+        return float(value)
     try:
         return _whole_number(value, kind)
     except ValueError as error:

@@ -69,10 +69,11 @@ class _Exchange(httpx.AsyncByteStream):
                     self._body.set_result(body)
         except Exception as error:
             failure = error
-        # Whoever waits is told what went wrong; where nobody does, the future is cancelled.
-        waited_for = self._body if self.head.done() else self.head
-        if not waited_for.done():
-            waited_for.set_exception(failure)
+        finally:
+            # Whoever waits is told what went wrong; where nobody does, the future is cancelled.
+            waited_for = self._body if self.head.done() else self.head
+            if not waited_for.done():
+                waited_for.set_exception(failure)
 
     async def wait_for(self, future: asyncio.Future[T]) -> T:
         try:

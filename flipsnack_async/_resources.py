@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from operator import attrgetter
 from typing import Protocol, TypeVar
+
+import attrs
 
 from . import _actions
 from ._actions import Action, Day, Ref, Value
+from ._conversion import await_conversion
 from ._export import await_package
-from .models import Collection, CollectionPage, CollectionStats, Package, UserStats
+from ._listing import Listing
+from ._reconciliation import reconcile
+from ._upload import OnProgress, OpenDocument, Source, opened, warn_of
+from .errors import (
+    CollectionUnavailableError,
+    InvalidArgumentError,
+    UploadOutcomeUnknownError,
+)
+from .models import Collection, CollectionStats, Embed, Package, UploadOutcome, UserStats
 from .quota import Lane
 
 T = TypeVar("T")
@@ -21,26 +32,48 @@ class Call(Protocol):
     async def __call__(self, action: Action[T], /, *, lane: Lane | None = None) -> T: ...
 
 
+@attrs.define
+class Notes:
+    """
+    Hold what answers told and later calls need.
+
+    *uploads_left* is the last count, *uploaded* the hashes of what was
+    created here, *moved* the new hashes of what was published, by the old.
+    """
+
+    uploads_left: int | None = None
+    uploaded: set[str] = attrs.field(factory=set)
+    moved: dict[str, str] = attrs.field(factory=dict)
+
+
 class User:
     """Ask about the account that the key belongs to."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, notes: Notes) -> None:
         self._call = call
+        self._notes = notes
 
     async def get_stats(self) -> UserStats:
         """Ask for the account's totals, and how many uploads are left this month."""
-        return await self._call(_actions.user_get_stats())
+        stats = await self._call(_actions.user_get_stats())
+        self._notes.uploads_left = stats.api_uploads_left
+        return stats
 
 
 class Collections:
     """
     Work with the account's flipbooks, which the vendor's API calls collections.
 
-    A *ref* is a collection's hash, or any object with a *collection_hash*.
+    A *ref* is a collection's hash, or any object with a *collection_hash*. A
+    collection gets a new hash when it is published: use the one in the latest
+    answer. Where *params* can be given, they are further parameters by the
+    vendor's names.
     """
 
-    def __init__(self, call: Call) -> None:
-        self._call = call
+    def __init__(self, call: Call, user: User, notes: Notes) -> None:
+        self._call_any = call
+        self._user = user
+        self._notes = notes
 
     def list(
         self,
@@ -55,16 +88,74 @@ class Collections:
         Iterate over the collections, page after page, each hash once.
 
         *status* is public, editable or unlisted; *query* is searched in title
-        and description. *params* are further parameters by the vendor's names.
+        and description. What *order_by* and *order* may be is not documented;
+        name and asc have been seen.
 
-        How long a page is, and whether the count in it is of all collections,
-        is not documented. So the next page is asked for until one is empty or
-        brings nothing new, or a count that cannot be of the page is reached.
+        Collections that are there all the time are not missed, whatever is
+        added or removed meanwhile. A page is the last one if it is empty,
+        brings nothing new, or reaches a count that is not the page's own.
         """
         first = _actions.collection_get_list(
             status=status, query=query, order_by=order_by, order=order, params=params
         )
-        return _Listing(self._call, first)
+        return Listing(self._call, first)
+
+    async def get(self, ref: Ref) -> Collection:
+        """Ask for a collection, and how far its conversion is."""
+        return await self._call(_actions.collection_get(ref))
+
+    async def update(
+        self,
+        ref: Ref,
+        *,
+        title: str | None = None,
+        description: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        status: str | None = None,
+        params: Mapping[str, Value] | None = None,
+    ) -> Collection:
+        """
+        Change what is given, and return the collection with its newest hash.
+
+        *width* and *height* are the player's, in pixels. A *status* of public
+        or unlisted publishes an editable collection. Raises
+        `StillProcessingError` while it is being converted.
+        """
+        action = _actions.collection_update(
+            ref,
+            title=title,
+            description=description,
+            width=width,
+            height=height,
+            status=status,
+            params=params,
+        )
+        return await self._call(action)
+
+    async def delete(self, ref: Ref) -> None:
+        """Delete a collection; one that is gone already raises `CollectionUnavailableError`."""
+        await self._call(_actions.collection_delete(ref))
+
+    async def get_embed(
+        self,
+        ref: Ref,
+        *,
+        width: int | None = None,
+        height: int | None = None,
+        responsive: bool | None = None,
+        start_page: int | None = None,
+    ) -> Embed:
+        """
+        Ask for the HTML that shows a collection in a page.
+
+        *width* and *height* are in pixels; with *responsive* it fills what it
+        stands in. *start_page* is the page to open at, from 1.
+        """
+        action = _actions.collection_get_embed(
+            ref, width=width, height=height, responsive=responsive, start_page=start_page
+        )
+        return await self._call(action)
 
     async def get_stats(
         self,
@@ -87,6 +178,111 @@ class Collections:
             )
         )
 
+    async def create(
+        self,
+        source: Source,
+        *,
+        title: str | None = None,
+        description: str | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        status: str | None = None,
+        params: Mapping[str, Value] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Collection:
+        """
+        Upload a document; its conversion goes on after that, see `wait_until_converted`.
+
+        *source* is a path, bytes, a file opened by `anyio.open_file`, which is
+        read from where it stands, or an https address from which the vendor
+        fetches the document himself. *on_progress* gets the number of bytes
+        sent so far. The client's timeout counts seconds without progress.
+
+        A document whose first byte may have left is sent again only where the
+        vendor refused it for the moment; *on_progress* then starts anew.
+        Where no answer tells, `UploadOutcomeUnknownError` is raised, see
+        `reconcile`; after a cancellation nothing tells. Raises
+        `UploadQuotaError` or `FileRejectedError` where the vendor does not
+        take it.
+        """
+        async with opened("source", source, on_progress) as document:
+            if isinstance(document, OpenDocument):
+                warn_of(document)
+            action = _actions.collection_create(
+                document,
+                title=title,
+                description=description,
+                width=width,
+                height=height,
+                status=status,
+                params=params,
+            )
+            try:
+                created = await self._call(action)
+            except UploadOutcomeUnknownError as error:
+                error.uploads_left_before = self._notes.uploads_left
+                raise
+        self._notes.uploaded.add(created.collection_hash)
+        if self._notes.uploads_left:
+            self._notes.uploads_left -= 1
+        return created
+
+    async def reconcile(
+        self, error: UploadOutcomeUnknownError, *, settle: float = 10.0
+    ) -> UploadOutcome:
+        """
+        Find out what became of an upload, in two to four calls.
+
+        The count of uploads left tells whether any succeeded since, so ask
+        `user.get_stats` once before you upload. Which one it was only its
+        title tells, which had better be given, and be like no other. Before
+        it says that nothing was created, it looks again after *settle*
+        seconds: a slow server may still be at work. Where the facts don't
+        suffice, or several collections have the title, it stays unknown.
+        """
+        if error.action != "collection.create":
+            raise InvalidArgumentError("error", f"is of {error.action}; give one of create")
+
+        async def uploads_left() -> int | None:
+            return (await self._user.get_stats()).api_uploads_left
+
+        return await reconcile(
+            error,
+            uploads_left=uploads_left,
+            titled=lambda title: self.list(query=title),
+            get=self.get,
+            is_known=self._notes.uploaded,
+            settle=settle,
+        )
+
+    async def wait_until_converted(
+        self,
+        ref: Ref,
+        *,
+        every: float = 5.0,
+        within: float = 600.0,
+        on_poll: Callable[[Collection], object] | None = None,
+        state_of: Callable[[Collection], str | None] = attrgetter("state"),
+    ) -> Collection:
+        """
+        Await the end of a conversion: asks at once, then *every* so many seconds.
+
+        The calls queue in the poll lane, and *on_poll* is called with each
+        answer. What the vendor calls the state is not documented; *state_of*
+        takes it out of a collection, should `Collection.state` miss it.
+        Raises `ConversionFailedError`, or after *within* seconds
+        `ConversionTimeoutError`; a conversion goes on after that, and after
+        a cancellation.
+        """
+        return await await_conversion(
+            lambda newest: self._call(_actions.collection_get(newest), lane="poll"),
+            _actions.hash_of(ref),
+            every=every,
+            within=within,
+            on_poll=on_poll,
+            state_of=state_of,
+        )
+
     async def download_html(self, ref: Ref) -> Package:
         """
         Ask once for the collection's HTML package, whatever its status.
@@ -107,10 +303,11 @@ class Collections:
         Await the collection's HTML package: asks at once, then *every* so many seconds.
 
         The calls queue in the poll lane, and *on_poll* is called with each
-        answer. The link in the result lives one minute, so fetch it at once.
-        Raises `ExportFailedError`, or after *within* seconds
-        `ExportTimeoutError`: asking again later continues the same export,
-        and so it does after a cancellation.
+        answer. A collection that is still being converted is waited for. The
+        link in the result lives one minute, so fetch it at once. Raises
+        `ExportFailedError`, or after *within* seconds `ExportTimeoutError`:
+        asking again later continues the same export, and so it does after a
+        cancellation.
         """
         action = _actions.collection_download_html(ref)
         return await await_package(
@@ -121,33 +318,13 @@ class Collections:
             on_poll=on_poll,
         )
 
-
-class _Listing(AsyncIterator[Collection]):
-    """Hold a listing's place; no generator, so that leaving it early leaves nothing to close."""
-
-    def __init__(self, call: Call, first: Action[CollectionPage]) -> None:
-        self._call = call
-        self._first = first
-        self._more = True
-        self._received = 0
-        self._seen: set[str] = set()
-        self._ready: deque[Collection] = deque()
-
-    async def __anext__(self) -> Collection:
-        while not self._ready and self._more:
-            self._take_in(await self._call(_actions.page_from(self._received, self._first)))
-        if not self._ready:
-            raise StopAsyncIteration
-        return self._ready.popleft()
-
-    def _take_in(self, page: CollectionPage) -> None:
-        fresh = {
-            c.collection_hash: c for c in page.collections if c.collection_hash not in self._seen
-        }
-        self._ready.extend(fresh.values())
-        self._seen.update(fresh)
-        self._received += len(page.collections)
-        # A count that differs from this page's length can only be of all collections.
-        count_of_all = page.count if page.count != len(page.collections) else None
-        ended = count_of_all is not None and self._received >= count_of_all
-        self._more = bool(fresh) and not ended
+    async def _call(self, action: Action[T], *, lane: Lane | None = None) -> T:
+        asked = action.params.get("collectionHash")
+        try:
+            reply = await self._call_any(action, lane=lane)
+        except CollectionUnavailableError as error:
+            error.moved_to = self._notes.moved.get(asked or "")
+            raise
+        if asked and isinstance(reply, Collection) and reply.collection_hash != asked:
+            self._notes.moved[asked] = reply.collection_hash
+        return reply

@@ -10,7 +10,8 @@ by GET.
     once         again               outcome unknown                   wait      wait
 
 Failures use up the attempts. Refusals and maintenance don't, since nothing
-was carried out: they end with the caller's patience.
+was carried out: they end with the caller's patience. What a deletion that got
+no answer finds gone when it is repeated was deleted by it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 import tenacity
 
 from ._actions import Action, Effect
+from ._gate import Gate
 from .errors import (
+    CollectionUnavailableError,
     ConnectionFailedError,
     FlipsnackError,
     InvalidAnswerError,
@@ -94,18 +97,27 @@ class Tries:
     """Decide after each failure of one call whether and when it goes out again."""
 
     def __init__(
-        self, effect: Effect, attempts: int, budget: RetryBudget, patience: Patience
+        self,
+        effect: Effect,
+        attempts: int,
+        budget: RetryBudget,
+        patience: Patience,
+        gate: Gate,
     ) -> None:
         self._effect = effect
         self._attempts = attempts
         self._budget = budget
         self._patience = patience
+        self._gate = gate
         self._failed = 0
         self._refused = 0
+        self._in_maintenance = False
         self.refusal: FlipsnackError | None = None
+        self.left_open = False  # whether an attempt may have been carried out
 
     def may_repeat(self, error: BaseException) -> bool:
         """Say whether to try again. Allows only what it knows: cancellation must never match."""
+        self._in_maintenance = isinstance(error, MaintenanceError)
         if isinstance(error, WAIT_AND_AGAIN):
             self._refused += 1
             self.refusal = error
@@ -113,6 +125,7 @@ class Tries:
         if isinstance(error, ConnectionFailedError) or (
             is_inconclusive(error) and self._effect is not Effect.ONCE
         ):
+            self.left_open |= not isinstance(error, ConnectionFailedError)
             self._failed += 1
             return self._failed < self._attempts and self._budget.spend()
         return False
@@ -121,7 +134,7 @@ class Tries:
         """Choose the seconds to wait, spread at random so that callers don't return in step."""
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, MaintenanceError):
-            return _spread(30.0, self._refused, longest=300.0)
+            return self._gate.seconds_to_probe()
         if isinstance(error, RateLimitError):
             return _spread(1.0 if error.code == 31 else 5.0, self._refused, longest=60.0)
         return random.uniform(0, min(LONGEST_BACKOFF, 0.5 * 2**self._failed))  # noqa: S311 no secret
@@ -132,9 +145,17 @@ class Tries:
 
     def tell(self, state: tenacity.RetryCallState) -> None:
         """Log why a call waits, for whoever wonders what takes so long."""
-        self._patience.waited(state.upcoming_sleep)
         if state.outcome is not None:
             logger.info("%s; again in %.1f s", state.outcome.exception(), state.upcoming_sleep)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait, but through maintenance no longer than it lasts."""
+        began = anyio.current_time()
+        if self._in_maintenance:
+            await self._gate.wait(seconds)
+        else:
+            await anyio.sleep(seconds)
+        self._patience.waited(anyio.current_time() - began)
 
 
 def is_inconclusive(error: BaseException) -> bool:
@@ -152,6 +173,7 @@ async def persist(
     attempts: int,
     budget: RetryBudget,
     patience: Patience,
+    gate: Gate,
 ) -> T:
     """Carry out *action*, as often as its effect, *attempts*, *budget* and *patience* allow."""
     try:
@@ -162,18 +184,19 @@ async def persist(
     else:
         budget.earn()
         return reply
-    return await _persist_after(first, attempt, action, attempts, budget, patience)
+    tries = Tries(action.effect, attempts, budget, patience, gate)
+    reply = await _persist_after(first, attempt, action, tries, patience)
+    budget.earn()
+    return reply
 
 
 async def _persist_after(
     first: FlipsnackError,
     attempt: Callable[[Action[T], Patience], Awaitable[T]],
     action: Action[T],
-    attempts: int,
-    budget: RetryBudget,
+    tries: Tries,
     patience: Patience,
 ) -> T:
-    tries = Tries(action.effect, attempts, budget, patience)
     failures = [first]
 
     async def next_attempt() -> T:
@@ -186,7 +209,7 @@ async def _persist_after(
         wait=tries.pause,
         stop=tries.too_late,
         before_sleep=tries.tell,
-        sleep=anyio.sleep,
+        sleep=tries.sleep,
         reraise=True,
     )
     try:
@@ -195,14 +218,25 @@ async def _persist_after(
         if tries.refusal is None:
             raise
         instead: FlipsnackError = tries.refusal
+    except CollectionUnavailableError:
+        if not (action.deletes and tries.left_open):
+            raise
+        return action.reply()
     except FlipsnackError as error:
-        if action.effect is not Effect.ONCE or not is_inconclusive(error):
+        if action.effect is not Effect.ONCE or not _leaves_open(error, action):
             raise
         instead = UploadOutcomeUnknownError(action.name, str(error))
     else:
-        budget.earn()
         return reply
     raise instead
+
+
+def _leaves_open(error: FlipsnackError, action: Action[Any]) -> bool:
+    """Say whether a call that must not be repeated may have been carried out, and that is all."""
+    if not isinstance(error, InvalidAnswerError):
+        return isinstance(error, NoAnswerError)
+    # A success without the fields of its reply is of no use to go by; a bare one has none.
+    return error.field in (None, "code") or action.reply is not dict
 
 
 def _spread(first: float, times: int, *, longest: float) -> float:

@@ -22,6 +22,9 @@ from .errors import ConfigurationError
 
 UNSIGNED = frozenset({"signature", "file"})
 
+# Shorter ones are no real keys, and would be found in ordinary words.
+SHORTEST = 8
+
 _SALT = os.urandom(16)
 
 
@@ -64,6 +67,13 @@ class Credentials:
             if not re.fullmatch(rb"[!-~]+", value):
                 problem = "is empty, or holds a blank, a line end or another character no key has"
                 raise ConfigurationError(setting, problem)
+
+    def clean(self, text: str) -> str:
+        """Take key and secret out of a text that somebody else wrote."""
+        for value in (self._key, self._secret):
+            if len(value) >= SHORTEST:
+                text = text.replace(value.decode(), "<hidden>")
+        return text
 
     def signed(self, params: Mapping[str, str]) -> tuple[Hidden, Hidden]:
         """Return the key and the signature that go with *params*."""

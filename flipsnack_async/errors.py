@@ -19,6 +19,8 @@ What can go wrong, one class for each thing a caller would do about it.
      |- InvalidAnswerError              an answer came that is none of this API's
      |- QuotaWaitError                  the wait for quota would be too long: nothing was sent
      |- UploadOutcomeUnknownError       a call that must not be repeated may or may not have worked
+     |- ConversionFailedError           the vendor could not convert the document
+     |- ConversionTimeoutError          the conversion was not done in time; is a TimeoutError
      |- ExportFailedError               the vendor could not build the package
      |- ExportTimeoutError              the package was not ready in time; is a TimeoutError
 
@@ -27,6 +29,7 @@ Every error can be pickled. None holds a key, a signature, a URL or an object of
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 __all__ = [
@@ -36,6 +39,8 @@ __all__ = [
     "CollectionUnavailableError",
     "ConfigurationError",
     "ConnectionFailedError",
+    "ConversionFailedError",
+    "ConversionTimeoutError",
     "ExportFailedError",
     "ExportTimeoutError",
     "FileRejectedError",
@@ -60,23 +65,45 @@ class FlipsnackError(Exception):
 class APIError(FlipsnackError):
     """Say that the vendor refused a call; *code* and *message* are his own."""
 
-    remedy = ""
-
     def __init__(self, code: int, message: str, action: str) -> None:
         super().__init__(code, message, action)
         self.code = code
         self.message = message
         self.action = action
 
+    @property
+    def remedy(self) -> str:
+        """What would help, if that is known."""
+        return _REMEDIES.get(self.code, "")
+
     def __str__(self) -> str:
         said = f"{self.action}: {self.message or 'refused'} (code {self.code})"
         return f"{said}; {self.remedy}" if self.remedy else said
 
 
+_TOO_FAST: Final = "wait a minute, and see whether somebody else uses the key"
+_REMEDIES: Final = {
+    22: "try again later",
+    30: "give every parameter that the action requires",
+    31: _TOO_FAST,
+    32: _TOO_FAST,
+    # The limits of 34 and 35 were raised before, so they are not repeated here.
+    34: "make the file smaller, or split the document",
+    35: "split the document",
+    36: "send one file with each upload",
+    38: "collections.wait_until_converted() awaits the end of that",
+    40: "check the values given, and api_url and upload_url",
+    41: "check the API key, and that the subscription is active",
+    42: "check the action's name",
+    44: "check that the secret belongs to the key, with no blank or line end around it, "
+    "and that nothing on the way changes the address",
+    45: "send a PDF",
+    429: _TOO_FAST,
+}
+
+
 class MaintenanceError(APIError):
     """Say that the vendor's servers are in maintenance."""
-
-    remedy = "try again later"
 
 
 class InvalidRequestError(APIError):
@@ -86,13 +113,13 @@ class InvalidRequestError(APIError):
 class RateLimitError(APIError):
     """Say that the key made too many calls in a second or a minute."""
 
-    remedy = "wait a minute, and see whether somebody else uses the key"
-
 
 class UploadQuotaError(APIError):
     """Say that the month's uploads are used up."""
 
-    remedy = "user.get_stats() says how many are left"
+    @property
+    def remedy(self) -> str:
+        return "user.get_stats() says how many are left"
 
 
 class FileRejectedError(APIError):
@@ -102,25 +129,38 @@ class FileRejectedError(APIError):
 class StillProcessingError(APIError):
     """Say that the collection is still being converted."""
 
-    remedy = "try again when the conversion is done"
-
 
 class AuthenticationError(APIError):
-    """Say that the key is unknown (41) or does not go with the secret (44)."""
+    """
+    Say that the key is unknown (41) or does not go with the secret (44).
 
-    def __str__(self) -> str:
-        remedy = (
-            "check FLIPSNACK_API_KEY, and that the subscription is active"
-            if self.code == 41
-            else "check that the secret belongs to the key, with no blank or line end around it"
-        )
-        return f"{super().__str__()}; {remedy}"
+    After three in a row a client sends nothing more and raises the last one
+    again: a key that is misused may be shut off. Make a new client.
+    """
 
 
 class CollectionUnavailableError(APIError):
-    """Say that the collection is deleted, somebody else's, or was never there."""
+    """
+    Say that the collection is deleted, somebody else's, or was never there.
 
-    remedy = "check the hash: a collection gets a new one when it is published"
+    A collection gets a new hash when it is published. Where this client saw
+    that happen, *moved_to* is the new one.
+    """
+
+    def __init__(
+        self, code: int, message: str, action: str, *, moved_to: str | None = None
+    ) -> None:
+        super().__init__(code, message, action)
+        self.moved_to = moved_to
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self.args, self.__dict__
+
+    @property
+    def remedy(self) -> str:
+        if self.moved_to:
+            return f"its hash is {self.moved_to} since it was published"
+        return "check the hash: a collection gets a new one when it is published"
 
 
 class InvalidArgumentError(FlipsnackError, ValueError):
@@ -200,16 +240,76 @@ class UploadOutcomeUnknownError(FlipsnackError):
     """
     Say that a call which must not be repeated got no answer to go by.
 
-    It may or may not have been carried out: look before calling again.
+    It may or may not have been carried out. For an upload this holds the
+    evidence, from which `collections.reconcile` may tell:
+
+    - *body_complete*: whether the last byte was written to the connection;
+    - *size*, in bytes, and *sha256* of the document, in hex digits; both None
+      where the vendor was to fetch it himself, and *sha256* also where the
+      file changed or could not be read;
+    - *title*, if one was given, and *sent_at*, a time in UTC;
+    - *uploads_left_before*: the last count that the client saw, if it saw one.
     """
 
-    def __init__(self, action: str, reason: str) -> None:
+    def __init__(
+        self,
+        action: str,
+        reason: str,
+        *,
+        body_complete: bool | None = None,
+        size: int | None = None,
+        sha256: str | None = None,
+        title: str | None = None,
+        sent_at: datetime | None = None,
+        uploads_left_before: int | None = None,
+    ) -> None:
         super().__init__(action, reason)
         self.action = action
         self.reason = reason
+        self.body_complete = body_complete
+        self.size = size
+        self.sha256 = sha256
+        self.title = title
+        self.sent_at = sent_at
+        self.uploads_left_before = uploads_left_before
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self.args, self.__dict__
 
     def __str__(self) -> str:
-        return f"{self.action} may or may not have been carried out: {self.reason}"
+        said = f"{self.action} may or may not have been carried out: {self.reason}"
+        if self.action == "collection.create":
+            return f"{said}; collections.reconcile() may tell, do not send it again before"
+        return f"{said}; look before calling again"
+
+
+class ConversionFailedError(FlipsnackError):
+    """Say that the vendor could not convert a document; its upload counts all the same."""
+
+    def __init__(self, collection_hash: str) -> None:
+        super().__init__(collection_hash)
+        self.collection_hash = collection_hash
+
+    def __str__(self) -> str:
+        return (
+            f"the document of {self.collection_hash} could not be converted, "
+            "though its upload counts; check the document"
+        )
+
+
+class ConversionTimeoutError(FlipsnackError, TimeoutError):
+    """Say that a conversion was not done in time; it goes on, and can be awaited again."""
+
+    def __init__(self, collection_hash: str, within: float) -> None:
+        super().__init__(collection_hash, within)
+        self.collection_hash = collection_hash
+        self.within = within
+
+    def __str__(self) -> str:
+        return (
+            f"the conversion of {self.collection_hash} was not done within {self.within:g} s; "
+            "it goes on, and can be awaited again"
+        )
 
 
 class ExportFailedError(FlipsnackError):

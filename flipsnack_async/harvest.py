@@ -25,7 +25,8 @@ class Harvest:
 
     Yields a `HarvestRow` for each collection, in the order of completion. A
     failure is a row like any other; only wrong credentials, and what the
-    caller's own iterator raises, end the harvest. Leaving the block early
+    caller's own iterator raises, end the harvest. A list that could not be
+    read to its end is raised after the rows of what was listed. Leaving the block early
     cancels what is under way. No statistics are asked for long before their
     row is taken: a slow reader slows the harvest.
     """
@@ -122,6 +123,10 @@ class Harvest:
                     if collection_hash not in seen:
                         seen.add(collection_hash)
                         await give.send(collection_hash)
+        except AuthenticationError as error:
+            self._end(error)
+        except FlipsnackError as error:
+            self._ended_by = error  # after the rows of those that were listed
         except Exception as error:  # the caller's iterator may raise what it likes
             self._end(error)
         self._total = len(seen)

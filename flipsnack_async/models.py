@@ -1,8 +1,8 @@
 """
 The objects that calls answer with.
 
-Each but `HarvestRow` and `HarvestProgress` has *extra*: what the vendor sent
-beyond the known names, as it came. A number he did not send is None, never 0.
+Those that the vendor's answers fill have *extra*: what he sent beyond the
+known names, as it came. A number he did not send is None, never 0.
 His own examples show more views than impressions, and pages read for longer
 than the whole: no sum or order among the numbers can be relied on.
 """
@@ -15,15 +15,17 @@ from typing import Any
 
 import attrs
 
-from .errors import FlipsnackError
+from .errors import FlipsnackError, InvalidAnswerError
 
 __all__ = [
     "Collection",
     "CollectionStats",
+    "Embed",
     "HarvestProgress",
     "HarvestRow",
     "Package",
     "PageStats",
+    "UploadOutcome",
     "UserStats",
 ]
 
@@ -85,9 +87,15 @@ class Collection:
     """
     Hold what the vendor tells of one flipbook, which his API calls a collection.
 
-    *width* and *height* are the player's, in pixels. The vendor's names for
-    *state* and *thumbnail_url* are not known; until they are, both are None
-    and whatever he sends is in *extra*.
+    *width* and *height* are the player's, in pixels. *status* says who may
+    see it: public, unlisted or editable. *state* says how far its conversion
+    is: processing, complete or failed. What the vendor calls the state and
+    the thumbnail's address is not known. The state is looked for in whatever
+    is called a status or a state, also inside other fields, and of several
+    the least finished one counts; the address in whatever is called a thumb.
+    All that he sends is in *extra* too.
+
+    https://developers.flipsnack.com/api-reference/api-method-collection.getcollection
     """
 
     collection_hash: str
@@ -103,10 +111,28 @@ class Collection:
 
 @attrs.frozen
 class CollectionPage:
-    """Hold one answer of collection.getList; *count* is of all collections, or of this page."""
+    """
+    Hold one answer of collection.getList; *count* is of all collections, or of this page.
+
+    *unreadable* says what is wrong with those that could not be read.
+    """
 
     collections: tuple[Collection, ...]
     count: int | None = None
+    unreadable: tuple[InvalidAnswerError, ...] = ()
+
+
+@attrs.frozen
+class Embed:
+    """
+    Hold the HTML that shows a collection in a page.
+
+    https://developers.flipsnack.com/api-reference/api-method-collection.getembed
+    """
+
+    collection_hash: str
+    embed_code: str
+    extra: Extra = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -153,3 +179,17 @@ class HarvestProgress:
     calls: int
     total: int | None
     seconds_left: float | None
+
+
+@attrs.frozen
+class UploadOutcome:
+    """
+    Say what became of an upload that got no answer to go by.
+
+    *created* is None where that cannot be told; *reason* says from what it
+    was concluded, or why it was not. *collection* is what was created.
+    """
+
+    created: bool | None
+    reason: str
+    collection: Collection | None = None

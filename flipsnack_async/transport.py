@@ -13,6 +13,7 @@ import ipaddress
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from email.message import Message
 from functools import lru_cache
+from ssl import SSLContext
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -47,8 +48,9 @@ class QuotaTransport(httpx.AsyncBaseTransport):
     for refusals that show only in the body. What `Quota.permit` can be asked,
     such as a lane, goes into the mapping ``request.extensions["quota"]``,
     where a callable "admitted" is called, without arguments, the moment the
-    wait is over. Redirects and retries are requests of their own. *quota* may
-    be shared by several transports of one event loop.
+    wait is over; if it raises, nothing is sent. Redirects and retries are
+    requests of their own. *quota* may be shared by several transports of one
+    event loop.
     """
 
     def __init__(self, transport: httpx.AsyncBaseTransport, quota: Quota) -> None:
@@ -60,8 +62,12 @@ class QuotaTransport(httpx.AsyncBaseTransport):
         asked = dict(request.extensions.get("quota", {}))
         admitted = asked.pop("admitted", None)
         async with self._quota.permit(**asked) as permit:
-            if admitted is not None:
-                admitted()
+            try:
+                if admitted is not None:
+                    admitted()
+            except Exception:
+                permit.unsent()
+                raise
             request.stream = _WatchedBody(body, permit)
             try:
                 response = await self._transport.handle_async_request(request)
@@ -88,13 +94,25 @@ class _WatchedBody(httpx.AsyncByteStream):
         self._body = body
         self._permit = permit
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._body:
-            yield chunk
-        self._permit.sent()
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Watched(aiter(self._body), self._permit)
 
     async def aclose(self) -> None:
         await self._body.aclose()
+
+
+# No generators here: when a connection breaks, nobody closes them, which trio complains of.
+class _Watched(AsyncIterator[bytes]):
+    def __init__(self, chunks: AsyncIterator[bytes], permit: Permit) -> None:
+        self._chunks = chunks
+        self._permit = permit
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            self._permit.sent()
+            raise
 
 
 def stream_of(message: httpx.Request | httpx.Response) -> httpx.AsyncByteStream:
@@ -230,17 +248,50 @@ class _PrefixedBody(httpx.AsyncByteStream):
         self._first = first
         self._body = body
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._first
-        async for chunk in self._body:
-            yield chunk
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _Prefixed(self._first, aiter(self._body))
 
 
-def connections() -> httpx.AsyncHTTPTransport:
-    # The quota bounds the calls under way. Proxies, certificates and the like come from the caller,
-    # never unasked from the environment.
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-    return httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
+class _Prefixed(AsyncIterator[bytes]):
+    def __init__(self, first: bytes, chunks: AsyncIterator[bytes]) -> None:
+        self._first = first
+        self._chunks = chunks
+
+    async def __anext__(self) -> bytes:
+        first, self._first = self._first, b""
+        return first or await anext(self._chunks)
+
+
+def connections() -> httpx.AsyncBaseTransport:
+    return _Connections()
+
+
+class _Connections(httpx.AsyncBaseTransport):
+    """
+    Keep connections for reads, and make one for each upload.
+
+    Of a kept one that just died nobody can tell what became of a document.
+    Proxies, certificates and the like come from the caller, never unasked
+    from the environment; the quota bounds the calls under way.
+    """
+
+    def __init__(self) -> None:
+        context = httpx.create_ssl_context(trust_env=False)
+        self._kept = _pool(context, keep=20)
+        self._fresh = _pool(context, keep=0)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        pool = self._fresh if request.method == "POST" else self._kept
+        return await pool.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._kept.aclose()
+        await self._fresh.aclose()
+
+
+def _pool(context: SSLContext, *, keep: int) -> httpx.AsyncHTTPTransport:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=keep)
+    return httpx.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False)
 
 
 def checked_url(setting: str, text: str) -> httpx.URL:

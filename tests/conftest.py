@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import looptime
 import pytest
 from trio.testing import MockClock
 
-from flipsnack_async import _core
+from flipsnack_async import _blocking, _core
 from flipsnack_async._sharing import Registry
 
+T = TypeVar("T")
 Backend = tuple[str, dict[str, Any]]
+
+
+async def on_the_loop(function: Callable[..., T], *args: object) -> T:
+    return function(*args)
 
 
 def virtual_asyncio() -> looptime.LoopTimeEventLoop:
@@ -25,8 +31,9 @@ def no_memory_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> Backend:
+def anyio_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """Virtual time: a test that sleeps an hour is done at once. Never meets sockets or threads."""
+    monkeypatch.setattr(_blocking, "off_the_loop", on_the_loop)
     if request.param == "trio":
         return "trio", {"clock": MockClock(autojump_threshold=0)}
     return "asyncio", {"loop_factory": virtual_asyncio}

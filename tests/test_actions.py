@@ -98,6 +98,9 @@ class OldStatus(str, enum.Enum):  # noqa: UP042  str() of such a member is not i
     PUBLIC = "public"
 
 
+NOON = datetime(2026, 1, 31, 12)
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -109,16 +112,17 @@ class OldStatus(str, enum.Enum):  # noqa: UP042  str() of such a member is not i
         ("", ""),
         (Status.PUBLIC, "public"),
         (OldStatus.PUBLIC, "public"),
+        (NOON.date(), "2026-01-31"),
     ],
 )
 def test_values_are_written_as_the_vendor_reads_them(value: Any, text: str) -> None:
     """
     One table says how a value is signed and sent.
     """
-    assert {"x": text} == _actions.texts({"x": value})
+    assert {"x": text} == _actions.texts({"x": value, "y": None})
 
 
-@pytest.mark.parametrize("value", [1.5, None, ["a"], {"a": 1}, b"a", "a\r\nb", "\x7f", "\udfff"])
+@pytest.mark.parametrize("value", [1.5, ["a"], {"a": 1}, b"a", "a\r\nb", "\x7f", "\udfff", NOON])
 def test_values_without_a_written_form_are_refused(value: Any) -> None:
     """
     What has no one form on the wire is refused by its name.

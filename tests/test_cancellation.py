@@ -12,7 +12,6 @@ from typing import Any
 
 import anyio
 import anyio.abc
-import httpx
 import pytest
 from anyio.abc import SocketAttribute, SocketStream, TaskStatus
 from anyio.from_thread import start_blocking_portal
@@ -85,8 +84,8 @@ class Aftermath:
         isolated = flipsnack._core._signing._transport
         assert isinstance(isolated, IsolatedTransport)
         self.isolated = isolated
-        assert isinstance(isolated._transport, httpx.AsyncHTTPTransport)
-        self.pool: Any = isolated._transport._pool
+        connections: Any = isolated._transport
+        self.pool = connections._kept._pool
 
     async def see_that_all_is_well(self) -> None:
         with anyio.fail_after(1):

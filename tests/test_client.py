@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +9,7 @@ import anyio
 import httpx
 import pytest
 import respx
+from scripted import answering, client, page
 
 from flipsnack_async import (
     ClientClosedError,
@@ -32,29 +32,6 @@ from flipsnack_async.sandbox import Sandbox
 pytestmark = pytest.mark.anyio
 
 OK = {"code": 20, "status": "OK", "data": {"views": 3719}}
-
-
-def client(box: Sandbox, **options: Any) -> Flipsnack:
-    return Flipsnack(box.api_key, box.api_secret, transport=box.transport(), **options)
-
-
-def answering(*answers: Any) -> tuple[httpx.MockTransport, list[httpx.Request]]:
-    """Give each request the next answer, the last one for ever: JSON, a response or an error."""
-    seen: list[httpx.Request] = []
-
-    async def answer(request: httpx.Request) -> httpx.Response:
-        await request.aread()
-        seen.append(request)
-        now = answers[min(len(seen), len(answers)) - 1]
-        if isinstance(now, Exception):
-            raise now
-        return now() if callable(now) else httpx.Response(200, json=now)
-
-    return httpx.MockTransport(answer), seen
-
-
-def page(status: int = 200) -> Callable[[], httpx.Response]:
-    return lambda: httpx.Response(status, html="<html>no</html>")
 
 
 async def test_a_call_is_admitted_signed_sent_and_read() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from scripted import client
 
 from flipsnack_async import (
     ExportFailedError,
@@ -20,10 +21,6 @@ from flipsnack_async import (
 from flipsnack_async.sandbox import Sandbox
 
 pytestmark = pytest.mark.anyio
-
-
-def client(box: Sandbox, **options: Any) -> Flipsnack:
-    return Flipsnack(box.api_key, box.api_secret, transport=box.transport(), **options)
 
 
 async def test_an_export_ends_with_a_link_that_works() -> None:

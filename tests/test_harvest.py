@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import httpx
 import pytest
+from scripted import client
 
 from flipsnack_async import (
     AuthenticationError,
@@ -15,15 +17,12 @@ from flipsnack_async import (
     CollectionUnavailableError,
     Flipsnack,
     HarvestRow,
+    InvalidAnswerError,
     InvalidArgumentError,
 )
 from flipsnack_async.sandbox import Sandbox
 
 pytestmark = pytest.mark.anyio
-
-
-def client(box: Sandbox, **options: Any) -> Flipsnack:
-    return Flipsnack(box.api_key, box.api_secret, transport=box.transport(), **options)
 
 
 async def gather(rows: Any) -> list[HarvestRow]:
@@ -138,6 +137,25 @@ async def test_a_listing_that_fails_ends_the_harvest() -> None:
         with pytest.raises(Exception, match="code 40"):
             async with flipsnack.harvest() as rows:
                 await gather(rows)
+
+
+async def test_what_was_listed_is_harvested_before_the_list_is_complained_of() -> None:
+    """
+    One collection that cannot be read, among others, costs no row: its error comes after them.
+    """
+    box = Sandbox(collections=3)
+    listed: list[dict[str, str]] = [{"collectionHash": name} for name in box.hashes]
+    listed.insert(1, {"collectionTitle": "without a hash"})
+    body = json.dumps({"code": 20, "data": {"collections": listed, "collectionCount": 4}})
+    box.fail("collection.getList", body=body, times=2)
+    hashes = []
+    async with client(box) as flipsnack:
+        with pytest.raises(InvalidAnswerError, match="collectionHash: is missing"):
+            async with flipsnack.harvest() as rows:
+                async for row in rows:
+                    hashes.append(row.collection_hash)
+
+    assert set(box.hashes) == set(hashes)
 
 
 async def test_what_the_callers_iterator_raises_comes_through() -> None:

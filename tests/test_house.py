@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import inspect
 import pickle
 import pkgutil
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -25,7 +28,9 @@ MAY_IMPORT = {
     "models": {"errors"},
     "_actions": {"models", "errors"},
     "_signing": {"errors"},
-    "_envelope": {"models", "errors"},
+    "_strict_json": set(),
+    "_collection_state": set(),
+    "_envelope": {"_collection_state", "_strict_json", "models", "errors"},
     "_buckets": {"errors"},
     "_rivalry": {"_buckets"},
     "_queues": {"_buckets"},
@@ -34,17 +39,38 @@ MAY_IMPORT = {
     "_sharing": {"quota", "errors"},
     "_isolation": {"transport"},
     "transport": {"quota", "_signing", "errors"},
-    "_retry": {"errors", "_actions"},
-    "_export": {"_actions", "models", "errors"},
-    "_resources": {"_actions", "_export", "models", "errors", "quota"},
+    "_gate": {"errors"},
+    "_retry": {"errors", "_actions", "_gate"},
+    "_blocking": set(),
+    "_upload": {"_blocking", "errors"},
+    "_polling": {"errors"},
+    "_export": {"_polling", "models", "errors"},
+    "_conversion": {"_polling", "models", "errors"},
+    "_listing": {"_actions", "models", "errors"},
+    "_reconciliation": {"models", "errors"},
+    "_resources": {
+        "_actions",
+        "_conversion",
+        "_export",
+        "_listing",
+        "_reconciliation",
+        "_upload",
+        "models",
+        "errors",
+        "quota",
+    },
     "harvest": {"models", "errors"},
+    "_requests": {"_actions"},
     "_core": {
         "_actions",
         "_envelope",
+        "_gate",
         "_isolation",
+        "_requests",
         "_retry",
         "_sharing",
         "_signing",
+        "_upload",
         "errors",
         "quota",
         "transport",
@@ -54,6 +80,7 @@ MAY_IMPORT = {
         "_core",
         "_resources",
         "_signing",
+        "_upload",
         "errors",
         "harvest",
         "models",
@@ -64,7 +91,7 @@ MAY_IMPORT = {
     "sandbox": set[str](),
     "__main__": {"cli"},
 }
-KNOW_HTTPX = {"transport", "_isolation", "_core", "_client", "sandbox"}
+KNOW_HTTPX = {"transport", "_isolation", "_requests", "_core", "_client", "sandbox"}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -219,6 +246,7 @@ def test_every_command_has_help() -> None:
                 assert parameter.help, f"{path} {parameter.opts}"
 
 
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
 ERRORS = [
     *(c(code, "Forbidden", "collection.getStats") for code, c in errors.CODES.items()),
     errors.InvalidArgumentError("start_date", "write it as YYYY-MM-DD"),
@@ -227,7 +255,21 @@ ERRORS = [
     errors.ConnectionFailedError("no connection"),
     errors.NoAnswerError("no answer"),
     errors.InvalidAnswerError("user.getStats", "torn", field="data.views", http_status=502),
-    errors.UploadOutcomeUnknownError("collection.create", "the connection broke"),
+    errors.APIError(48, "Unheard of", "x.y"),
+    errors.RateLimitError(429, "Too Many Requests", "user.getStats"),
+    errors.CollectionUnavailableError(43, "Forbidden", "collection.getStats", moved_to="new1"),
+    errors.UploadOutcomeUnknownError(
+        "collection.create",
+        "the connection broke",
+        body_complete=True,
+        size=7,
+        sha256="d7a8fbb3",
+        title="Spring",
+        sent_at=NOW,
+        uploads_left_before=9,
+    ),
+    errors.ConversionFailedError("fxh4k89"),
+    errors.ConversionTimeoutError("fxh4k89", 600.0),
     errors.QuotaWaitError(41.5),
     errors.ExportFailedError("fxh4k89"),
     errors.ExportTimeoutError("fxh4k89", 600.0),
@@ -235,21 +277,45 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda e: f"{type(e).__name__}-{e.args[0]}")
-def test_errors_survive_pickling(error: errors.FlipsnackError) -> None:
+@pytest.mark.parametrize("again", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy])  # noqa: S301
+def test_errors_survive_pickling_and_copying(
+    error: errors.FlipsnackError, again: Callable[[errors.FlipsnackError], object]
+) -> None:
     """
     An error that crosses a process comes out as it went in, facts and text.
     """
-    copy = pickle.loads(pickle.dumps(error))  # noqa: S301  our own bytes
+    other = again(error)
 
-    assert type(error) is type(copy)
-    assert str(error) == str(copy)
-    assert vars(error) == vars(copy)
+    assert type(error) is type(other)
+    assert str(error) == str(other)
+    assert vars(error) == vars(other)
 
 
 def test_the_error_table_is_complete() -> None:
     """
     Each error class is among those that are pickled above.
     """
-    assert set(errors.__all__) - {"FlipsnackError", "APIError"} <= {
-        type(e).__name__ for e in ERRORS
-    }
+    assert set(errors.__all__) - {"FlipsnackError"} == {type(e).__name__ for e in ERRORS}
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (errors.refusal(44, "Invalid signature", "x.y"), "the secret belongs to the key"),
+        (
+            errors.refusal(43, "Forbidden", "x.y"),
+            "a collection gets a new one when it is published",
+        ),
+        (errors.refusal(38, "Processing", "x.y"), "wait_until_converted"),
+        (errors.refusal(32, "Uploads per month", "x.y"), "how many are left"),
+        (errors.CollectionUnavailableError(43, "", "x.y", moved_to="new1"), "its hash is new1"),
+        (errors.UploadOutcomeUnknownError("collection.create", "x"), "reconcile"),
+        (errors.QuotaWaitError(41.0), r"try again in 41\.0 s"),
+    ],
+    ids=str,
+)
+def test_messages_tell_what_helps(error: errors.FlipsnackError, remedy: str) -> None:
+    """
+    Where there is something to do about an error, its message says what.
+    """
+    assert re.search(remedy, str(error))
