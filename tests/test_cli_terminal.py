@@ -12,15 +12,16 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from subprocess import PIPE
+from subprocess import DEVNULL, PIPE
 
 import anyio.from_thread
 import attrs
 import pytest
 
 from flipsnack_async import HarvestProgress, QuotaStatistics, Rate
-from flipsnack_async.cli._progress_bar import in_words
+from flipsnack_async.cli._looks import look_of_harvest
 from flipsnack_async.cli._readable import duration
 from flipsnack_async.sandbox import Sandbox
 
@@ -45,12 +46,19 @@ def ctrl_c_counts() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def start(*args: str, stdout: int = PIPE, stderr: int = PIPE, env: Env = NOTHING) -> Process:
-    """Start the program; a stream that is not given is a pipe."""
+def start(
+    *args: str,
+    stdin: int = DEVNULL,
+    stdout: int = PIPE,
+    stderr: int = PIPE,
+    env: Env = NOTHING,
+) -> Process:
+    """Start the program; a stream that is not given is a pipe, or has nothing to read."""
     clean = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
     return subprocess.Popen(  # noqa: S603 - our own program
         [sys.executable, "-m", "flipsnack_async", *args],
         env={**clean, "TERM": "xterm-256color", **env},
+        stdin=stdin,
         stdout=stdout,
         stderr=stderr,
         text=True,
@@ -72,15 +80,14 @@ class Screen:
 
 
 class Terminal:
-    """Run the program with *streams* on a terminal, and the other one in a pipe."""
+    """Run the program with *streams* on a terminal, and the others in pipes."""
 
     def __init__(
         self, *args: str, streams: Sequence[str], columns: int = 80, env: Env = NOTHING
     ) -> None:
         self._ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, columns))
-        ends = {stream: theirs if stream in streams else PIPE for stream in ("stdout", "stderr")}
-        self.process = start(*args, stdout=ends["stdout"], stderr=ends["stderr"], env=env)
+        self.process = start(*args, **dict.fromkeys(streams, theirs), env=env)
         os.close(theirs)
         self._sent = b""
 
@@ -88,6 +95,13 @@ class Terminal:
         """Read until the program has written *text*."""
         while text not in self._sent and self._has_more():
             pass
+
+    def enter(self, text: bytes) -> None:
+        os.write(self._ours, text)
+
+    def interrupt(self) -> Screen:
+        self.process.send_signal(signal.SIGINT)
+        return self.watch()
 
     def watch(self) -> Screen:
         """Read until the program has ended."""
@@ -112,6 +126,19 @@ def show(*args: str, columns: int = 80, env: Env = NOTHING) -> Screen:
 
 def progress_of(*args: str) -> Screen:
     return Terminal(*args, streams=["stderr"]).watch()
+
+
+@contextmanager
+def serving(sandbox: Sandbox) -> Iterator[Env]:
+    """Serve a sandbox in a thread, and give the environment in which it is found."""
+    with anyio.from_thread.start_blocking_portal() as portal:
+        with portal.wrap_async_context_manager(sandbox.serve()) as url:
+            yield {
+                "FLIPSNACK_API_URL": url,
+                "FLIPSNACK_UPLOAD_URL": url,
+                "FLIPSNACK_API_KEY": sandbox.api_key,
+                "FLIPSNACK_API_SECRET": sandbox.api_secret,
+            }
 
 
 # --- tables on stdout
@@ -148,6 +175,9 @@ def test_colours_can_be_declined() -> None:
         (["user-stats"], r"impressions +[\d,]+ *\n.*api uploads left +1,000"),
         (["stats", HASHES[0], "--pages"], rf"{HASHES[0]}.*\n *page +views +clicks +time spent"),
         (["list"], rf"hash +title +status +size.*{HASHES[0]}.*650 x 385"),
+        (["get", HASHES[0]], rf"collection hash +{HASHES[0]}.*state +complete.*items +\[{{"),
+        (["update", HASHES[0], "--title", "Spring"], r"title +Spring .*\n.*status +public"),
+        (["upload", "https://example.com/spring.pdf"], r"title +Document 1 .*state +processing"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
@@ -181,18 +211,84 @@ def test_titles_are_only_text() -> None:
     listed = {"collectionHash": "fxh4k89", "collectionTitle": "\x1b[2J\x9b2J[red]:smile:[/red]"}
     sandbox = Sandbox()
     sandbox.fail("*", body=json.dumps({"code": 20, "data": {"collections": [listed]}}))
-    with anyio.from_thread.start_blocking_portal() as portal:
-        with portal.wrap_async_context_manager(sandbox.serve()) as url:
-            env = {
-                "FLIPSNACK_API_URL": url,
-                "FLIPSNACK_API_KEY": sandbox.api_key,
-                "FLIPSNACK_API_SECRET": sandbox.api_secret,
-            }
-            screen = show("list", "--query", "no such title", env=env)
+    with serving(sandbox) as env:
+        screen = show("list", "--query", "no such title", env=env)
 
     assert "[2J 2J[red]:smile:[/red]" in screen.text
     assert "\x1b[2J" not in screen.sent
     assert "\x9b" not in screen.sent
+
+
+def test_html_is_not_wrapped() -> None:
+    """
+    HTML is one line as it came, however narrow the terminal.
+    """
+    screen = show(*SANDBOX, "embed", HASHES[0], columns=60)
+
+    assert re.fullmatch("<iframe src=.*</iframe>\n", screen.text)
+    assert "\x1b" not in screen.sent
+
+
+def test_html_is_only_text() -> None:
+    """
+    HTML keeps its lines, but cannot drive the terminal.
+    """
+    sandbox = Sandbox()
+    data = {"embedCode": "<p>\n\x1b[2J&amp;[red]</p>\x9b"}
+    sandbox.fail("*", body=json.dumps({"code": 20, "data": data}))
+    with serving(sandbox) as env:
+        screen = show("embed", HASHES[0], env=env)
+
+    assert "<p>\r\n [2J&amp;[red]</p> \r\n" == screen.sent
+
+
+def test_data_is_laid_out() -> None:
+    """
+    The data of any action is JSON over several lines.
+    """
+    screen = show(*SANDBOX, "call", "user.getStats")
+
+    assert screen.text.startswith('{\n  "impressions": ')
+    assert 1000 == json.loads(screen.text)["api_uploads_left"]
+
+
+# --- questions
+
+
+def test_question_on_a_terminal() -> None:
+    """
+    On a terminal a deletion is asked for by title, and done after a yes.
+    """
+    terminal = Terminal(*SANDBOX, "delete", HASHES[0], streams=["stdin", "stdout", "stderr"])
+    terminal.wait_for(b"[y/N] ")
+    terminal.enter(b"y\n")
+    screen = terminal.watch()
+
+    title = f"{HASHES[0]}  Summer report 1"
+    assert 0 == screen.code
+    assert f"{title}\ndelete 1 collection? [y/N] y\ndeleted {HASHES[0]}\n" == screen.text
+
+
+def test_interrupted_question() -> None:
+    """
+    One Ctrl-C is enough of an answer.
+    """
+    terminal = Terminal(*SANDBOX, "delete", HASHES[0], streams=["stdin", "stderr"])
+    terminal.wait_for(b"[y/N] ")
+    screen = terminal.interrupt()
+
+    assert (130, "") == (screen.code, screen.piped)
+
+
+@pytest.mark.parametrize("streams", [["stdout", "stderr"], ["stdin", "stdout"]])
+def test_nobody_to_ask(streams: Sequence[str]) -> None:
+    """
+    Where the question cannot be read, or not be answered, nothing is deleted.
+    """
+    screen = Terminal(*SANDBOX, "delete", HASHES[0], streams=streams).watch()
+
+    assert 2 == screen.code
+    assert "error: there is no terminal to ask on" in screen.text + screen.piped
 
 
 # --- progress on stderr
@@ -217,6 +313,19 @@ def test_quiet() -> None:
     assert "" == progress_of(*SANDBOX, "--quiet", "harvest", HASHES[0]).sent
 
 
+def test_progress_of_an_upload(document: str) -> None:
+    """
+    An upload shows what is gone, then its conversion's state and seconds, and leaves nothing.
+    """
+    args = ("upload", document, "--wait", "--every", "0.3")
+    with serving(Sandbox(convert_seconds=0.5)) as env:
+        screen = Terminal(*args, streams=["stderr"], columns=60, env=env).watch()
+
+    assert "complete" == json.loads(screen.piped)["state"]
+    assert re.search("━ 0 B of 2.0 MB.*━ processing  [01] s", screen.text, re.DOTALL)
+    assert screen.sent.endswith("\x1b[2K")
+
+
 @pytest.mark.parametrize(
     ("total", "left", "words"),
     [
@@ -232,7 +341,7 @@ def test_progress_in_words(total: int | None, left: float | None, words: str) ->
     free = {Rate(5, per=1.0): 5, Rate(60, per=60.0): 12}
     quota = QuotaStatistics(free=free, waiting={}, next_in=0.0, admitted=0, refused=0, foreign=0.0)
 
-    assert words == in_words(progress, quota)
+    assert words == look_of_harvest(progress, quota).words
 
 
 @pytest.mark.parametrize(
@@ -284,6 +393,13 @@ def test_missing_extra(missing: str, args: list[str], extra: str) -> None:
 
 
 @pytest.fixture
+def document(tmp_path: Path) -> str:
+    file = tmp_path / "spring.pdf"
+    file.write_bytes(b"%PDF-1.4".ljust(2_000_000))
+    return str(file)
+
+
+@pytest.fixture
 def server() -> Iterator[Process]:
     process = start("sandbox", "--port", "0", "--collections", "3", "--rates", "500/1s")
     yield process
@@ -296,7 +412,7 @@ def test_sandbox_serves_until_interrupted(server: Process) -> None:
     The sandbox prints what a shell needs to use it, and ends with 130 on Ctrl-C.
     """
     assert server.stdout
-    lines = [server.stdout.readline() for _ in range(4)]
+    lines = [server.stdout.readline() for _ in range(5)]
     exports = dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)
     user = start("list", env=exports)
     listed, _ = user.communicate(timeout=10)
@@ -342,13 +458,53 @@ def test_interrupted_table() -> None:
     """
     terminal = Terminal("--sandbox", "harvest", "--all", streams=["stdout", "stderr"])
     terminal.wait_for(b"/40  0 failed")
-    terminal.process.send_signal(signal.SIGINT)
-    screen = terminal.watch()
+    screen = terminal.interrupt()
 
     assert 130 == screen.code
     assert 1 <= sum(h in screen.text for h in HASHES) < 40
     assert re.search("interrupted: [0-9]+ of 40 collections done\n\n$", screen.text)
     assert screen.sent.rindex("\x1b[?25h") > screen.sent.rindex("\x1b[?25l")
+
+
+def test_interrupted_upload(document: str) -> None:
+    """
+    An upload that is interrupted without an answer may have arrived, and that is said.
+    """
+    sandbox = Sandbox()
+    sandbox.fail("collection.create", lost=True)
+    with serving(sandbox) as env:
+        terminal = Terminal("upload", document, streams=["stderr"], env=env)
+        terminal.wait_for(b"2.0 MB sent  waiting for the answer")
+        screen = terminal.interrupt()
+
+    assert (130, "") == (screen.code, screen.piped)
+    assert "interrupted: the upload may or may not have arrived" in screen.text
+
+
+def test_upload_interrupted_before_it_began(document: str) -> None:
+    """
+    While an upload still waits for quota, an interruption comes in time.
+    """
+    args = ("--sandbox", "--rates", "1/60s", "upload", document)
+    terminal = Terminal(*args, streams=["stderr"])
+    terminal.wait_for(b"0 B of 2.0 MB")
+    screen = terminal.interrupt()
+
+    assert 130 == screen.code
+    assert "interrupted: nothing was uploaded" in screen.text
+
+
+def test_interrupted_wait(document: str) -> None:
+    """
+    Whoever stops waiting for a conversion learns what to look for.
+    """
+    with serving(Sandbox()) as env:
+        terminal = Terminal("upload", document, "--wait", streams=["stderr"], env=env)
+        terminal.wait_for(b"processing  0 s")
+        screen = terminal.interrupt()
+
+    assert 130 == screen.code
+    assert re.search(r"interrupted: (\w+) is uploaded; flipsnack get \1 says", screen.text)
 
 
 def test_reader_that_leaves() -> None:

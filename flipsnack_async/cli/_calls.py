@@ -1,22 +1,28 @@
-"""The commands that ask one thing: user-stats, stats and list."""
+"""The commands that ask for statistics once: user-stats and stats."""
 
 from __future__ import annotations
 
 import click
 
-from flipsnack_async import Collection, CollectionStats, Flipsnack, UserStats
+from flipsnack_async import CollectionStats, Flipsnack, UserStats
 
 from ._json_lines import write_line
 from ._session import converse, patience
 from ._settings import Settings, shared_options
-from ._tables import of_collections, of_stats, of_user, show
+from ._tables import of_stats, of_user, show
 
 
 @click.command("user-stats")
 @shared_options()
 @click.pass_obj
 def user_stats(settings: Settings) -> None:
-    """Show the account's totals, and its uploads left."""
+    """
+    Show the account's totals, and its uploads left.
+
+    \b
+    Example:
+      flipsnack user-stats
+    """
 
     async def ask(flipsnack: Flipsnack) -> UserStats:
         with patience():
@@ -58,34 +64,3 @@ def stats(
         show(*of_stats(found))
     else:
         write_line(found)
-
-
-@click.command("list")
-@click.option("--status", metavar="S", help="Only these: public, editable or unlisted.")
-@click.option("--query", metavar="Q", help="Only what has this text in title or description.")
-@shared_options()
-@click.pass_obj
-def list_collections(settings: Settings, status: str | None, query: str | None) -> None:
-    """
-    List the account's collections.
-
-    \b
-    Example:
-      flipsnack list --status public --query catalogue
-    """
-    kept: list[Collection] = []
-
-    async def ask(flipsnack: Flipsnack) -> None:
-        found = flipsnack.collections.list(status=status, query=query)
-        with patience() as start_anew:
-            async for collection in found:
-                if settings.as_table:
-                    kept.append(collection)
-                else:
-                    write_line(collection)
-                # Only now: whoever reads the lines may have taken his time.
-                start_anew()
-
-    converse(settings, ask)
-    if kept:
-        show(of_collections(kept))

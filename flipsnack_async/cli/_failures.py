@@ -19,6 +19,7 @@ from flipsnack_async import (
 )
 
 from ._readable import printable
+from ._wordings import in_words
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -28,8 +29,8 @@ INTERRUPTED: Final = 130
 
 EXIT_CODES: Final = """\
 Exit codes: 0 done, 1 refused by the API or failed, 2 usage, bad argument or setting, or a missing
-extra, 3 partly done (some rows of a harvest failed), 4 wrong or missing credentials,
-130 interrupted."""
+extra, 3 partly done (some rows of a harvest or some deletions failed, or what was uploaded is not
+converted yet), 4 wrong or missing credentials, 130 interrupted."""
 
 _CREDENTIALS: Final = ("FLIPSNACK_API_KEY", "FLIPSNACK_API_SECRET", "api_key", "api_secret")
 
@@ -45,7 +46,7 @@ def tell(error: Exception, *, verbose: bool) -> int:
         say(f"error: {_of_click(error)}")
         return error.exit_code
     if isinstance(error, FlipsnackError):
-        say(f"error: {error}")
+        say(f"error: {in_words(error)}")
         if verbose:
             _tell_causes(error)
         return _exit_code(error)

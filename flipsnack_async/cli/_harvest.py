@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TextIO
 
 import anyio
@@ -13,7 +12,8 @@ from flipsnack_async import Flipsnack, FlipsnackError, Harvest, HarvestProgress,
 
 from ._failures import FAILED, PARTLY, say
 from ._json_lines import write_line
-from ._progress_bar import progress_bar, wants_bar
+from ._looks import look_of_harvest
+from ._progress_bar import Look, progress_bar
 from ._readable import counted, stopwatch
 from ._session import converse
 from ._settings import Settings, shared_options
@@ -85,16 +85,12 @@ class RowOutput:
     """Put rows out as they come, or keep them for a table."""
 
     def __init__(self, settings: Settings, *, pages: bool) -> None:
-        self._settings = settings
+        self.settings = settings
         self._pages = pages
         self._kept: list[HarvestRow] = []
 
-    @property
-    def has_bar(self) -> bool:
-        return wants_bar(self._settings)
-
     def put(self, row: HarvestRow) -> None:
-        if self._settings.as_table:
+        if self.settings.as_table:
             self._kept.append(row)
         else:
             write_line(row)
@@ -103,7 +99,7 @@ class RowOutput:
         show(*of_harvest(self._kept, pages=self._pages))
 
     def sum_up(self, progress: HarvestProgress, seconds: float) -> None:
-        if not self._settings.quiet:
+        if not self.settings.quiet:
             done = counted(progress.done, "collection")
             calls = counted(progress.calls, "call")
             say(f"{done}, {progress.failed:,} failed, {calls}, {stopwatch(seconds)}")
@@ -111,8 +107,12 @@ class RowOutput:
 
 async def _bring_in(rows: Harvest, quota: Quota, output: RowOutput) -> None:
     started = anyio.current_time()
+
+    def look() -> Look:
+        return look_of_harvest(rows.progress, quota.statistics())
+
     try:
-        async with progress_bar(rows, quota) if output.has_bar else nullcontext():
+        async with progress_bar(output.settings, look):
             async for row in rows:
                 output.put(row)
     except anyio.get_cancelled_exc_class():

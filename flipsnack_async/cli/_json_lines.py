@@ -19,11 +19,15 @@ from flipsnack_async import FlipsnackError
 _UNSAFE: Final = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def write_line(result: Any) -> None:
-    """Write one of the library's objects to stdout, and send it on its way."""
+def write_line(result: Any, *, indent: int | None = None) -> None:
+    """
+    Write one of the library's objects to stdout, and send it on its way.
+
+    With an *indent* it is several lines, for people.
+    """
     # Where stdout cannot hold every character, escapes still say the same.
     ascii_only = codecs.lookup(sys.stdout.encoding).name != "utf-8"
-    text = json.dumps(plain(result), ensure_ascii=ascii_only, allow_nan=False)
+    text = json.dumps(plain(result), ensure_ascii=ascii_only, allow_nan=False, indent=indent)
     print(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
 
 

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 
 import click
 
-from ._calls import list_collections, stats, user_stats
+from ._any_call import call
+from ._calls import stats, user_stats
+from ._collections import embed, get, list_collections, update
+from ._delete import delete
 from ._failures import EXIT_CODES, INTERRUPTED, tell
 from ._harvest import harvest
 from ._sandbox_command import sandbox
 from ._settings import Settings, shared_options
+from ._upload import upload
 
 
 @click.group(epilog=EXIT_CODES)
@@ -18,7 +22,7 @@ from ._settings import Settings, shared_options
 @shared_options(rates_from="FLIPSNACK_RATES")
 def cli() -> None:
     """
-    Ask Flipsnack for statistics, as fast as your key's limits allow.
+    Use Flipsnack's API, as fast as your key's limits allow.
 
     The key is read from FLIPSNACK_API_KEY and FLIPSNACK_API_SECRET. Results
     go to stdout, as a table on a terminal and as JSON lines elsewhere;
@@ -29,10 +33,23 @@ def cli() -> None:
     Examples:
       flipsnack --sandbox harvest --all        a first look, without a key
       flipsnack harvest --all > stats.jsonl
+      flipsnack upload spring.pdf --title "Spring catalogue" --wait
     """
 
 
-for command in (user_stats, list_collections, stats, harvest, sandbox):
+for command in (
+    user_stats,
+    list_collections,
+    get,
+    stats,
+    harvest,
+    upload,
+    update,
+    delete,
+    embed,
+    call,
+    sandbox,
+):
     cli.add_command(command)
 
 

@@ -1,37 +1,41 @@
-"""The line on stderr that shows how far a harvest is."""
+"""The line on stderr that shows how far something is."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
+import attrs
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from flipsnack_async import Harvest, HarvestProgress, Quota, QuotaStatistics
-
-from ._readable import counted, duration
 from ._settings import Settings
 
 REDRAWN_EVERY = 0.25
 
 
-def wants_bar(settings: Settings) -> bool:
-    """Say whether stderr is a terminal that nothing else writes rows on."""
-    rows_on_screen = sys.stdout.isatty() and settings.json
-    return sys.stderr.isatty() and not settings.quiet and not rows_on_screen
+@attrs.frozen
+class Look:
+    """Say what the bar shows: it sways where *total* is None, and *words* stand next to it."""
+
+    words: str
+    completed: float = 0
+    total: float | None = None
 
 
 @asynccontextmanager
-async def progress_bar(rows: Harvest, quota: Quota) -> AsyncIterator[None]:
+async def progress_bar(settings: Settings, look: Callable[[], Look]) -> AsyncIterator[None]:
     """
-    Show a bar inside the block.
+    Show a bar inside the block, if stderr is a terminal that nothing else writes rows on.
 
-    It moves by the clock and not by the rows: where the quota is used up a
-    minute can pass without one.
+    It moves by the clock: a minute can pass without news where the quota is
+    used up, or a document is converted.
     """
+    if not _wants_bar(settings):
+        yield
+        return
     # Not redrawn by the thread that rich offers: only the event loop knows the time of the quota.
     columns = (BarColumn(bar_width=None), TextColumn("{task.description}", markup=False))
     console = Console(stderr=True)
@@ -45,7 +49,7 @@ async def progress_bar(rows: Harvest, quota: Quota) -> AsyncIterator[None]:
         redirect_stdout=False,
     ) as bar:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_redraw, bar, rows, quota)
+            tasks.start_soon(_redraw, bar, look)
             try:
                 yield
             except Exception as error:  # kept, or the task group would wrap it in a group
@@ -55,30 +59,16 @@ async def progress_bar(rows: Harvest, quota: Quota) -> AsyncIterator[None]:
         raise failure
 
 
-async def _redraw(bar: Progress, rows: Harvest, quota: Quota) -> None:
+def _wants_bar(settings: Settings) -> bool:
+    rows_on_screen = sys.stdout.isatty() and settings.json
+    return sys.stderr.isatty() and not settings.quiet and not rows_on_screen
+
+
+async def _redraw(bar: Progress, look: Callable[[], Look]) -> None:
     task = bar.add_task("", total=None)
     while True:
-        progress = rows.progress
+        now = look()
         bar.update(
-            task,
-            completed=progress.done,
-            total=progress.total,
-            description=in_words(progress, quota.statistics()),
-            refresh=True,
+            task, completed=now.completed, total=now.total, description=now.words, refresh=True
         )
         await anyio.sleep(REDRAWN_EVERY)
-
-
-def in_words(progress: HarvestProgress, quota: QuotaStatistics) -> str:
-    """Say how far a harvest is, what it has cost, and what may be sent at once."""
-    total = "?" if progress.total is None else f"{progress.total:,}"
-    free = " ".join(f"{tokens}/{rate.limit}" for rate, tokens in quota.free.items())
-    parts = [
-        f"{progress.done:,}/{total}",
-        f"{progress.failed:,} failed",
-        counted(progress.calls, "call"),
-        f"free {free}",
-    ]
-    if progress.seconds_left is not None:
-        parts.append(f"{duration(progress.seconds_left)} left")
-    return "  ".join(parts)

@@ -16,6 +16,15 @@ def counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
+def size(count: float) -> str:
+    """Write a number of bytes as the vendor counts them: a kB is 1,000."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.95:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
+
+
 def duration(seconds: float | None) -> str:
     """Write *seconds* with the two largest units that they fill."""
     if seconds is None:

@@ -20,11 +20,14 @@ VENDORS_RATES = Rate.parse("5/1s,60/60s")
 # Seconds each way, so that a first look feels like the real thing.
 LATENCY = 0.05
 
+# Seconds, so that whoever awaits a conversion sees it, and no more.
+CONVERSION = 4.0
+
 
 def client_of_sandbox(rates: Sequence[Rate] | None) -> Flipsnack:
     """Make a client of a sandbox in this process, both of which keep the same rates."""
     rates = rates or VENDORS_RATES
-    sandbox = Sandbox(rates=rates, latency=LATENCY)
+    sandbox = Sandbox(rates=rates, latency=LATENCY, convert_seconds=CONVERSION)
     return Flipsnack(
         sandbox.api_key,
         sandbox.api_secret,
@@ -54,6 +57,7 @@ async def serve_sandbox(
 def _environment(sandbox: Sandbox, url: str, rates: Sequence[Rate] | None) -> Mapping[str, str]:
     settings = {
         "FLIPSNACK_API_URL": url,
+        "FLIPSNACK_UPLOAD_URL": url,
         "FLIPSNACK_API_KEY": sandbox.api_key,
         "FLIPSNACK_API_SECRET": sandbox.api_secret,
     }

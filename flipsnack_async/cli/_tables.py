@@ -42,6 +42,10 @@ def of_stats(stats: CollectionStats) -> list[Table]:
     return [totals, _of_pages(stats.pages)] if stats.pages else [totals]
 
 
+def of_collection(collection: Collection) -> Table:
+    return _two_columns(collection)
+
+
 def of_collections(collections: Iterable[Collection]) -> Table:
     table = _table("hash", "title", "status", right=("size",))
     for one in collections:

@@ -1,0 +1,31 @@
+"""A document on its way: which may go, and what is said if it is interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import anyio
+import click
+
+from ._failures import say
+from ._looks import UploadMeter
+
+
+def check_document(source: str) -> None:
+    """Refuse what other programs take for standard input."""
+    if source == "-":
+        raise click.UsageError("a document cannot come from stdin; give a file or an address")
+
+
+@contextmanager
+def told_if_interrupted(meter: UploadMeter) -> Iterator[None]:
+    """Say on Ctrl-C inside the block whether anything may have arrived."""
+    try:
+        yield
+    except anyio.get_cancelled_exc_class():
+        if meter.sent or meter.total is None:
+            say("interrupted: the upload may or may not have arrived; look before you repeat it")
+        else:
+            say("interrupted: nothing was uploaded")
+        raise
