@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted import client
 
-from flipsnack_async import Flipsnack
+from flipsnack_async import Flipsnack, UploadOutcomeUnknownError
 from flipsnack_async.sandbox import Sandbox
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
@@ -63,14 +64,58 @@ async def test_the_main_job_as_a_program(
     assert set(box.hashes) == {line.split()[0] for line in capsys.readouterr().out.splitlines()}
 
 
+async def run(part: str, **names: Any) -> None:
+    """Run the program that has *part* in it, as if inside an async function."""
+    program = next(program for program in PROGRAMS if part in program)
+    lines = "\n".join(f"    {line}" for line in program.splitlines())
+
+    exec(f"async def run():\n{lines}", names)  # noqa: S102  our own README
+    await names["run"]()
+
+
 @pytest.mark.anyio
 async def test_the_sandbox_in_a_test() -> None:
     """
     The README's example of a test passes.
     """
-    program = next(program for program in PROGRAMS if "box.fail" in program)
-    names: dict[str, Any] = {"Flipsnack": Flipsnack}
-    lines = "\n".join(f"    {line}" for line in program.splitlines())
+    await run("box.fail", Flipsnack=Flipsnack)
 
-    exec(f"async def run():\n{lines}", names)  # noqa: S102  our own README
-    await names["run"]()
+
+@pytest.mark.anyio
+async def test_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    The README's calls work one after the other.
+    """
+    box = Sandbox(collections=3)
+    monkeypatch.setattr("flipsnack_async._client.connections", box.transport)
+
+    await run("get_embed", Flipsnack=Flipsnack, api_key=box.api_key, api_secret=box.api_secret)
+
+    assert {20} == {call.code for call in box.ledger}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("answered", [True, False])
+async def test_an_upload(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    answered: bool,
+) -> None:
+    """
+    The README's upload works, and so does what it does about a lost answer.
+    """
+    box = Sandbox(collections=3)
+    if not answered:
+        box.fail("collection.create", torn=True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "spring.pdf").write_bytes(b"%PDF-1.7")
+    async with client(box) as flipsnack:
+        await flipsnack.user.get_stats()
+        await run(
+            "reconcile",
+            flipsnack=flipsnack,
+            UploadOutcomeUnknownError=UploadOutcomeUnknownError,
+        )
+
+    assert ("" if answered else "True") == capsys.readouterr().out[:4].strip()
