@@ -16,6 +16,7 @@ import re
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from threading import Lock
 from typing import IO, Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -29,7 +30,8 @@ OnProgress: TypeAlias = Callable[[int], object]
 
 logger = logging.getLogger("flipsnack_async")
 
-CHUNK: Final = 256 * 1024
+# On a slow line each is a sign of progress, so they must not be large.
+CHUNK: Final = 128 * 1024
 # https://developers.flipsnack.com/api-limitations; it has been raised before, so it only warns.
 LARGEST: Final = 500 * 10**6
 
@@ -60,6 +62,7 @@ class OpenDocument:
         self.name, self.media_type = _kind_of(file.read(_BEGINNING))
         self._read = 0
         self._digest = hashlib.sha256()
+        self._reading = Lock()  # a sending that was given up may still be at it
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Read from the beginning, and tell how far it is each time that a chunk has gone."""
@@ -79,27 +82,24 @@ class OpenDocument:
             return self._digest.hexdigest()
         return None
 
-    def tell_progress(self) -> None:
-        if self._on_progress is not None and self._read:
-            self._on_progress(self._read)
-
-    @property
-    def is_read(self) -> bool:
-        return self._read == self.size
+    def tell_progress(self, sent: int) -> None:
+        if self._on_progress is not None:
+            self._on_progress(sent)
 
     def _next_chunk(self) -> bytes:
-        try:
-            self._file.seek(self._start + self._read)
-            chunk = self._file.read(min(CHUNK, self.size - self._read))
-            changed = not chunk or self._stamp_now() != self._stamp
-        except (OSError, ValueError) as error:
-            problem = getattr(error, "strerror", None) or "it is closed"
-            raise DocumentLostError(f"the document could not be read on ({problem})") from None
-        if changed:
-            raise DocumentLostError("the document changed while it was sent")
-        self._read += len(chunk)
-        self._digest.update(chunk)
-        return chunk
+        with self._reading:
+            try:
+                self._file.seek(self._start + self._read)
+                chunk = self._file.read(min(CHUNK, self.size - self._read))
+                changed = not chunk or self._stamp_now() != self._stamp
+            except (OSError, ValueError) as error:
+                problem = getattr(error, "strerror", None) or "it is closed"
+                raise DocumentLostError(f"the document could not be read on ({problem})") from None
+            if changed:
+                raise DocumentLostError("the document changed while it was sent")
+            self._read += len(chunk)
+            self._digest.update(chunk)
+            return chunk
 
     def _stamp_now(self) -> object:
         try:
@@ -114,12 +114,16 @@ class _Chunks(AsyncIterator[bytes]):
 
     def __init__(self, document: OpenDocument) -> None:
         self._document = document
+        self._sent = 0
 
     async def __anext__(self) -> bytes:
-        self._document.tell_progress()
-        if self._document.is_read:
+        if self._sent:
+            self._document.tell_progress(self._sent)
+        if self._sent == self._document.size:
             raise StopAsyncIteration
-        return await self._document.next_chunk()
+        chunk = await self._document.next_chunk()
+        self._sent += len(chunk)
+        return chunk
 
 
 @asynccontextmanager
@@ -187,9 +191,7 @@ async def _examine(field: str, file: IO[bytes], on_progress: OnProgress | None) 
     except (OSError, ValueError, TypeError):
         document = None
     if document is None:
-        raise InvalidArgumentError(
-            field, "give a file that is open in binary mode and can seek"
-        )
+        raise InvalidArgumentError(field, "give a file that is open in binary mode and can seek")
     if not document.size:
         raise InvalidArgumentError(field, "is empty, or was read to its end before")
     return document

@@ -10,11 +10,12 @@ Each also works alone, under any `httpx.AsyncClient`.
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from email.message import Message
 from functools import lru_cache
 from ssl import SSLContext
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import httpx
@@ -35,6 +36,14 @@ UNSENT: Final = (
     httpx.PoolTimeout,
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
+)
+
+
+# Else the system takes megabytes to send at leisure, and on a slow line nothing seems to move.
+SENT_MEANS_SENT: Final = (
+    [(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 128 * 1024)]
+    if hasattr(socket, "TCP_NOTSENT_LOWAT")
+    else []
 )
 
 
@@ -278,7 +287,7 @@ class _Connections(httpx.AsyncBaseTransport):
     def __init__(self) -> None:
         context = httpx.create_ssl_context(trust_env=False)
         self._kept = _pool(context, keep=20)
-        self._fresh = _pool(context, keep=0)
+        self._fresh = _pool(context, keep=0, socket_options=SENT_MEANS_SENT)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         pool = self._fresh if request.method == "POST" else self._kept
@@ -289,9 +298,9 @@ class _Connections(httpx.AsyncBaseTransport):
         await self._fresh.aclose()
 
 
-def _pool(context: SSLContext, *, keep: int) -> httpx.AsyncHTTPTransport:
+def _pool(context: SSLContext, *, keep: int, **options: Any) -> httpx.AsyncHTTPTransport:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=keep)
-    return httpx.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False)
+    return httpx.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False, **options)
 
 
 def checked_url(setting: str, text: str) -> httpx.URL:
