@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import anyio
 import click
@@ -13,9 +14,11 @@ from ._looks import UploadMeter
 
 
 def check_document(source: str) -> None:
-    """Refuse what other programs take for standard input."""
+    """Refuse what no call need be made for: standard input, and a file that is not there."""
     if source == "-":
         raise click.UsageError("a document cannot come from stdin; give a file or an address")
+    if "://" not in source and not Path(source).exists():
+        raise click.UsageError(f"{source!r}: there is no such file")
 
 
 @contextmanager
