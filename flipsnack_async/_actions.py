@@ -340,6 +340,8 @@ def texts(params: Mapping[str, Value]) -> dict[str, str]:
         if not isinstance(name, str) or not name or name in RESERVED:
             raise InvalidArgumentError(f"params[{name!r}]", "this name cannot be set by hand")
         _check_text(f"params[{name!r}]", name)
+        if '"' in name or "\\" in name:  # forms quote these, each reader in his own way
+            raise InvalidArgumentError(f"params[{name!r}]", "has a quote or backslash in its name")
         if value is not None:
             written[name] = _written(name, value)
     return written

@@ -16,10 +16,16 @@ import httpx
 from . import _actions
 from ._actions import Action, Day, Effect, Ref, Value
 from ._core import Core, Options
-from ._resources import Collections, Notes, User
+from ._notes import Notes
+from ._resources import Collections, User
 from ._signing import Credentials
 from ._upload import OnProgress, Source, opened
-from .errors import ClientClosedError, ConfigurationError, InvalidArgumentError
+from .errors import (
+    ClientClosedError,
+    ConfigurationError,
+    FlipsnackError,
+    InvalidArgumentError,
+)
 from .harvest import Harvest
 from .models import CollectionStats
 from .quota import Lane, Quota, Rate
@@ -124,12 +130,18 @@ class Flipsnack:
         self._notes = notes
         self._owner = owner
         self._calls = 0  # sent through this view, repeated ones included
-        self.user = User(self._carry_out, notes)
-        self.collections = Collections(self._carry_out, self.user, notes)
+        self.user = User(self._carry_out)
+        self.collections = Collections(self._carry_out, notes.uploaded)
 
     async def _carry_out(self, action: Action[T], *, lane: Lane | None = None) -> T:
         options = self._options if lane is None else attrs.evolve(self._options, lane=lane)
-        return await self._core.carry_out(action, options, self._count)
+        try:
+            reply = await self._core.carry_out(action, options, self._count)
+        except FlipsnackError as error:
+            self._notes.add_to(error, action)
+            raise
+        self._notes.take(action, reply)
+        return reply
 
     def _count(self) -> None:
         self._calls += 1

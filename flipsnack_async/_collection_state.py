@@ -26,14 +26,20 @@ def state_and_thumbnail(status: object, extra: Mapping[str, Any]) -> tuple[str |
     """
     Find the least finished state, and the thumbnail's address.
 
-    The state may also be in the collection's own *status*, which otherwise
-    says who may see it.
+    A word that is not known counts if a known one stands under the same name,
+    or none anywhere: else it is some other thing's. The state may also be in
+    the collection's own *status*, which otherwise says who may see it.
     """
     texts = _texts(extra)
-    words = [text for name, _, text in texts if name.endswith(("status", "state"))]
+    words = [
+        (name, text)
+        for name, _, text in texts
+        if name.endswith(("status", "state")) and text.lower() not in VISIBILITIES
+    ]
     if isinstance(status, str) and status.lower() in RANKS:
-        words.append(status)
-    states = [word for word in words if word.lower() not in VISIBILITIES]
+        words.append(("collectionstatus", status))
+    names = {name for name, word in words if word.lower() in RANKS}
+    states = [word for name, word in words if name in names or not names]
     thumbs = (text for _, in_thumb, text in texts if in_thumb)
     return min(states, key=_rank, default=None), next(thumbs, None)
 

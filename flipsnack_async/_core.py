@@ -49,6 +49,8 @@ from .transport import (
 
 T = TypeVar("T")
 
+CLOSING = 5.0  # seconds that connections get to say goodbye
+
 
 @attrs.frozen
 class Options:
@@ -140,12 +142,17 @@ class Core:
             self.closed = True
             if self._account is not None and self._quota is not None:
                 registry.leave(self._account)
+        # Again, if the last time was cut short; and not cut short by the scope that it is left for.
+        with anyio.move_on_after(CLOSING, shield=True):
             await self._signing.aclose()
+
+    def check_open(self) -> None:
+        if self.closed:
+            raise ClientClosedError("the client is closed; make a new one")
 
     def check(self) -> None:
         """Refuse what would hang or mix up answers: a closed client, another loop, a fork."""
-        if self.closed:
-            raise ClientClosedError("the client is closed; make a new one")
+        self.check_open()
         here = (os.getpid(), current_token())
         if self._home is None:
             self._home = here
@@ -202,7 +209,7 @@ class Core:
             return reply
         self._gate.learn(refusal)
         if refusal.code == 32 and isinstance(refusal, RateLimitError) and action.upload:
-            refusal = await self._reading_of(refusal, options, on_sent)
+            refusal = await self._reading_of(refusal, patience, options, on_sent)
         if isinstance(refusal, RateLimitError) and refusal.code != httpx.codes.TOO_MANY_REQUESTS:
             periods = [rate.per for rate in self.quota.rates] or [0.0]
             per = min(periods) if refusal.code == 31 else max(periods)
@@ -223,6 +230,7 @@ class Core:
 
         def admitted() -> None:
             patience.waited(anyio.current_time() - asked)
+            self.check_open()  # it may have been closed meanwhile
             self._gate.check()
             progressed()
             sending.at = datetime.now(UTC)
@@ -264,7 +272,11 @@ class Core:
         raise failure
 
     async def _reading_of(
-        self, refusal: APIError, options: Options, on_sent: Callable[[], object]
+        self,
+        refusal: APIError,
+        patience: Waits,
+        options: Options,
+        on_sent: Callable[[], object],
     ) -> APIError:
         """
         Find out which of its two meanings a 32 has for an upload.
@@ -275,9 +287,11 @@ class Core:
         """
         if "minute" in refusal.message.lower():
             return refusal
-        left = None
+        left, asked = None, anyio.current_time()
         with suppress(FlipsnackError):  # then it stays open
-            left = (await self.carry_out(user_get_stats(), options, on_sent)).api_uploads_left
+            within = attrs.evolve(options, max_wait=patience.left)
+            left = (await self.carry_out(user_get_stats(), within, on_sent)).api_uploads_left
+        patience.waited(anyio.current_time() - asked)
         if left is None:
             return APIError(refusal.code, refusal.message, refusal.action)
         return UploadQuotaError(*refusal.args) if left < 1 else refusal

@@ -174,7 +174,7 @@ def _object(
 ) -> T:
     for name, value in fallback.items():
         wire = WIRE_NAMES[reply].get(name, name)
-        if data.get(wire) is None:
+        if data.get(wire) in (None, ""):
             data[wire] = value
     if reply is CollectionPage:
         known = {**known, **_collections(data.get("collections"), wrong)}
@@ -222,8 +222,7 @@ def _reader(model: type, converter: cattrs.Converter) -> Callable[..., Any]:
     """Make a function from an object on the wire, and fields that are known, to a *model*."""
     names = {f.name: WIRE_NAMES[model].get(f.name, f.name) for f in attrs.fields(model)}
     overrides: dict[str, Any] = {
-        name: override(rename=wire, struct_hook=_as_it_is if name in _OURS else None)
-        for name, wire in names.items()
+        name: override(rename=wire, struct_hook=_HOOKS.get(name)) for name, wire in names.items()
     }
     structure: Callable[..., Any] = make_dict_structure_fn(model, converter, **overrides)
     wire_names = frozenset(names.values()) - _OURS
@@ -234,6 +233,8 @@ def _reader(model: type, converter: cattrs.Converter) -> Callable[..., Any]:
         fields = {names[name]: value for name, value in known.items() if name in names}
         extra = {k: v for k, v in data.items() if k not in wire_names or k in fields}
         fields["extra"] = extra
+        if not _OURS.isdisjoint(data):
+            data = {k: v for k, v in data.items() if k not in _OURS}
         if model is Collection:
             status = data.get("collectionStatus")
             fields["state"], fields["thumbnail_url"] = state_and_thumbnail(status, extra)
@@ -297,6 +298,16 @@ def _text(value: Any, _: type) -> str:
     if not isinstance(value, str):
         raise ValueError("is no text")
     return value
+
+
+def _name(value: Any, kind: type) -> str:
+    text = _text(value, kind)
+    if not text:
+        raise ValueError("is empty")
+    return text
+
+
+_HOOKS: Final = {**dict.fromkeys(_OURS, _as_it_is), "collection_hash": _name}
 
 
 def _first_fault(error: BaseException, path: str) -> tuple[str, str]:

@@ -109,6 +109,4 @@ class MultipartBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
 
 
 def _field(boundary: str, name: str, value: str) -> str:
-    # Quoted as browsers do; line ends never get here.
-    quoted = name.replace('"', "%22")
-    return f'--{boundary}\r\nContent-Disposition: form-data; name="{quoted}"\r\n\r\n{value}\r\n'
+    return f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Mapping
 from operator import attrgetter
 from typing import Protocol, TypeVar
-
-import attrs
 
 from . import _actions
 from ._actions import Action, Day, Ref, Value
@@ -15,11 +13,7 @@ from ._export import await_package
 from ._listing import Listing
 from ._reconciliation import reconcile
 from ._upload import OnProgress, OpenDocument, Source, opened, warn_of
-from .errors import (
-    CollectionUnavailableError,
-    InvalidArgumentError,
-    UploadOutcomeUnknownError,
-)
+from .errors import InvalidArgumentError, UploadOutcomeUnknownError
 from .models import Collection, CollectionStats, Embed, Package, UploadOutcome, UserStats
 from .quota import Lane
 
@@ -32,32 +26,15 @@ class Call(Protocol):
     async def __call__(self, action: Action[T], /, *, lane: Lane | None = None) -> T: ...
 
 
-@attrs.define
-class Notes:
-    """
-    Hold what answers told and later calls need.
-
-    *uploads_left* is the last count, *uploaded* the hashes of what was
-    created here, *moved* the new hashes of what was published, by the old.
-    """
-
-    uploads_left: int | None = None
-    uploaded: set[str] = attrs.field(factory=set)
-    moved: dict[str, str] = attrs.field(factory=dict)
-
-
 class User:
     """Ask about the account that the key belongs to."""
 
-    def __init__(self, call: Call, notes: Notes) -> None:
+    def __init__(self, call: Call) -> None:
         self._call = call
-        self._notes = notes
 
     async def get_stats(self) -> UserStats:
         """Ask for the account's totals, and how many uploads are left this month."""
-        stats = await self._call(_actions.user_get_stats())
-        self._notes.uploads_left = stats.api_uploads_left
-        return stats
+        return await self._call(_actions.user_get_stats())
 
 
 class Collections:
@@ -70,10 +47,9 @@ class Collections:
     vendor's names.
     """
 
-    def __init__(self, call: Call, user: User, notes: Notes) -> None:
-        self._call_any = call
-        self._user = user
-        self._notes = notes
+    def __init__(self, call: Call, uploaded: Container[str]) -> None:
+        self._call = call
+        self._uploaded = uploaded  # the hashes of what this client created
 
     def list(
         self,
@@ -217,15 +193,7 @@ class Collections:
                 status=status,
                 params=params,
             )
-            try:
-                created = await self._call(action)
-            except UploadOutcomeUnknownError as error:
-                error.uploads_left_before = self._notes.uploads_left
-                raise
-        self._notes.uploaded.add(created.collection_hash)
-        if self._notes.uploads_left:
-            self._notes.uploads_left -= 1
-        return created
+            return await self._call(action)
 
     async def reconcile(
         self, error: UploadOutcomeUnknownError, *, settle: float = 10.0
@@ -244,14 +212,14 @@ class Collections:
             raise InvalidArgumentError("error", f"is of {error.action}; give one of create")
 
         async def uploads_left() -> int | None:
-            return (await self._user.get_stats()).api_uploads_left
+            return (await self._call(_actions.user_get_stats())).api_uploads_left
 
         return await reconcile(
             error,
             uploads_left=uploads_left,
             titled=lambda title: self.list(query=title),
             get=self.get,
-            is_known=self._notes.uploaded,
+            is_known=self._uploaded,
             settle=settle,
         )
 
@@ -317,14 +285,3 @@ class Collections:
             within=within,
             on_poll=on_poll,
         )
-
-    async def _call(self, action: Action[T], *, lane: Lane | None = None) -> T:
-        asked = action.params.get("collectionHash")
-        try:
-            reply = await self._call_any(action, lane=lane)
-        except CollectionUnavailableError as error:
-            error.moved_to = self._notes.moved.get(asked or "")
-            raise
-        if asked and isinstance(reply, Collection) and reply.collection_hash != asked:
-            self._notes.moved[asked] = reply.collection_hash
-        return reply

@@ -20,7 +20,7 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
 import anyio
 import tenacity
@@ -113,7 +113,7 @@ class Tries:
         self._refused = 0
         self._in_maintenance = False
         self.refusal: FlipsnackError | None = None
-        self.left_open = False  # whether an attempt may have been carried out
+        self.left_open: FlipsnackError | None = None  # by an attempt that may have been carried out
 
     def may_repeat(self, error: BaseException) -> bool:
         """Say whether to try again. Allows only what it knows: cancellation must never match."""
@@ -122,13 +122,12 @@ class Tries:
             self._refused += 1
             self.refusal = error
             return True
-        if isinstance(error, ConnectionFailedError) or (
-            is_inconclusive(error) and self._effect is not Effect.ONCE
-        ):
-            self.left_open |= not isinstance(error, ConnectionFailedError)
-            self._failed += 1
-            return self._failed < self._attempts and self._budget.spend()
-        return False
+        if is_inconclusive(error) and self._effect is not Effect.ONCE:
+            self.left_open = error
+        elif not isinstance(error, ConnectionFailedError):
+            return False
+        self._failed += 1
+        return self._failed < self._attempts and self._budget.spend()
 
     def pause(self, state: tenacity.RetryCallState) -> float:
         """Choose the seconds to wait, spread at random so that callers don't return in step."""
@@ -158,7 +157,7 @@ class Tries:
         self._patience.waited(anyio.current_time() - began)
 
 
-def is_inconclusive(error: BaseException) -> bool:
+def is_inconclusive(error: BaseException) -> TypeGuard[NoAnswerError | InvalidAnswerError]:
     """Say whether *error* leaves open what became of the call."""
     # An envelope with a wrong field tells that much, and would come back the same.
     return isinstance(error, NoAnswerError) or (
@@ -215,11 +214,13 @@ async def _persist_after(
     try:
         reply: T = await retrying(next_attempt)
     except QuotaWaitError:
-        if tries.refusal is None:
+        # It says that nothing was sent, which is not true of all the attempts.
+        before = tries.left_open or tries.refusal
+        if before is None:
             raise
-        instead: FlipsnackError = tries.refusal
+        instead: FlipsnackError = before
     except CollectionUnavailableError:
-        if not (action.deletes and tries.left_open):
+        if not action.deletes or tries.left_open is None:
             raise
         return action.reply()
     except FlipsnackError as error:

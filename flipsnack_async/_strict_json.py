@@ -44,7 +44,7 @@ def read_object(body: bytes) -> dict[str, Any]:
         text = body.decode("utf-8-sig")
         if b"\\ud" in alike:
             text = _without_half_pairs(text)
-        if alike.count(b"[") > DEEPEST and _depth(text) > DEEPEST:
+        if alike.count(b"[") > DEEPEST and _is_too_deep(text):
             raise OddError("the answer is nested too deeply")
         value = _value(text, alike)
     except UnicodeDecodeError:
@@ -147,35 +147,33 @@ _marking: Final = _decoder(OddError, _whole)
 
 # --- text to text
 
-# Possessive, so that neither memory nor time grows faster than the text.
+# Possessive, so that memory and time grow no faster than the text. What is repeated so must not
+# fail half-way: Python before 3.11.5 would go on from there.
 _STRING: Final = r'"(?:[^"\\]++|\\.)*+"?'
 _STRINGS: Final = re.compile(_STRING, re.DOTALL)
 
-# All else is passed over at once, also a comma that has nothing before it.
-_TRAILING_COMMA: Final = re.compile(
-    rf"((?:[^\",\[{{]++|{_STRING}|[\[{{,](?:\s*,)++|[\[{{]|,(?!\s*[}}\]]))++)|,", re.DOTALL
-)
+# Strings are passed over whole, and so is a comma with nothing before it: only a trailing one goes.
+_TRAILING_COMMA: Final = re.compile(rf"({_STRING}|[\[{{,]\s*,[\s,]*+)|,(?=\s*[}}\]])", re.DOTALL)
 
 
 def _without_trailing_commas(text: str) -> str:
-    return _TRAILING_COMMA.sub(r"\1", text)
+    return _TRAILING_COMMA.sub(lambda found: found[1] or "", text)
 
 
-# Whole pairs are passed over, and so are backslashes that stand for themselves.
-_HALF_PAIR: Final = re.compile(
-    r"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
-    r"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
-)
+_HIGH: Final = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
+_LOW: Final = r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_HALF_PAIR: Final = re.compile(rf"{_HIGH}(?!{_LOW})|(?<!{_HIGH}){_LOW}")
 
 
 def _without_half_pairs(text: str) -> str:
-    return _HALF_PAIR.sub(lambda found: found[1] or r"\ufffd", text)
+    # A backslash that stands for itself, written otherwise, makes no escape of what follows it.
+    return _HALF_PAIR.sub(r"\\ufffd", text.replace(r"\\", r"\u005c"))
 
 
 _STEPS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NO_BRACKETS: Final = bytes(set(range(256)) - _STEPS.keys())
 
 
-def _depth(text: str) -> int:
+def _is_too_deep(text: str) -> bool:
     brackets = _STRINGS.sub("", text).encode().translate(None, _NO_BRACKETS)
-    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
+    return any(depth > DEEPEST for depth in accumulate(map(_STEPS.__getitem__, brackets)))

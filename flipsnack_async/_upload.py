@@ -14,8 +14,8 @@ import logging
 import os
 import re
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from threading import Lock
 from typing import IO, Final, TypeAlias
 from urllib.parse import urlsplit
@@ -50,24 +50,38 @@ class DocumentLostError(Exception):
 
 
 class OpenDocument:
-    """Hold a document that is open: *size* bytes from where it stood when it was opened."""
+    """
+    Hold a document from its opening to its closing.
 
-    def __init__(self, file: IO[bytes], on_progress: OnProgress | None) -> None:
-        self._file = file
+    It has *size* bytes, from where the file stood. Threads read it; one that
+    nobody waits for any more closes it when it is done.
+    """
+
+    def __init__(
+        self, source: str | os.PathLike[str] | IO[bytes], on_progress: OnProgress | None
+    ) -> None:
+        self._source = source
         self._on_progress = on_progress
-        self._start = file.tell()
-        self.size = file.seek(0, os.SEEK_END) - self._start
-        self._stamp = self._stamp_now()
-        file.seek(self._start)
-        self.name, self.media_type = _kind_of(file.read(_BEGINNING))
-        self._read = 0
+        self._in_use = Lock()
+        self._given_up = False
+        self._file: IO[bytes]
         self._digest = hashlib.sha256()
-        self._reading = Lock()  # a sending that was given up may still be at it
+        self._read = 0
+        self.size = 0
+        self.name = self.media_type = ""
+
+    async def open(self) -> None:
+        await _blocking.off_the_loop(self._open)
+
+    def close(self) -> None:
+        """Close the file now, or when whoever reads it is done; one that was given stays open."""
+        self._given_up = True
+        self._close_if_idle()
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Read from the beginning, and tell how far it is each time that a chunk has gone."""
-        self._read = 0
         self._digest = hashlib.sha256()
+        self._read = 0
         return _Chunks(self)
 
     async def next_chunk(self) -> bytes:
@@ -86,8 +100,27 @@ class OpenDocument:
         if self._on_progress is not None:
             self._on_progress(sent)
 
+    def _open(self) -> None:
+        with self._using():
+            if isinstance(self._source, (str, os.PathLike)):
+                # Looked at first: opening a pipe would wait for somebody to write to it.
+                mode = os.stat(self._source).st_mode
+                if not stat.S_ISREG(mode):
+                    is_folder = stat.S_ISDIR(mode)
+                    raise OSError(0, "is a directory" if is_folder else "is no regular file")
+                self._file = open(self._source, "rb")  # noqa: SIM115  until close
+            else:
+                self._file = self._source
+            self._start = self._file.tell()
+            self.size = self._file.seek(0, os.SEEK_END) - self._start
+            self._stamp = self._stamp_now()
+            self._file.seek(self._start)
+            self.name, self.media_type = _kind_of(self._file.read(_BEGINNING))
+
     def _next_chunk(self) -> bytes:
-        with self._reading:
+        with self._using():
+            if self._read == self.size:
+                return b""  # a sending that was given up has read the rest
             try:
                 self._file.seek(self._start + self._read)
                 chunk = self._file.read(min(CHUNK, self.size - self._read))
@@ -100,6 +133,21 @@ class OpenDocument:
             self._read += len(chunk)
             self._digest.update(chunk)
             return chunk
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        try:
+            with self._in_use:
+                yield
+        finally:
+            if self._given_up:
+                self._close_if_idle()
+
+    def _close_if_idle(self) -> None:
+        if self._in_use.acquire(blocking=False):
+            if hasattr(self, "_file") and self._file is not self._source:
+                self._file.close()
+            self._in_use.release()
 
     def _stamp_now(self) -> object:
         try:
@@ -140,9 +188,9 @@ async def opened(
     if isinstance(source, str) and _is_address(field, source):
         yield source
         return
-    file, is_ours = await _open(field, source)
+    document = OpenDocument(_readable(field, source), on_progress)
     try:
-        document = await _examine(field, file, on_progress)
+        await _open(field, source, document)
         try:
             yield document
         except UploadOutcomeUnknownError as error:
@@ -150,51 +198,35 @@ async def opened(
             error.sha256 = await document.sha256()
             raise
     finally:
-        if is_ours:
-            # In a thread like all reading: closing waits for a read that is under way.
-            with anyio.CancelScope(shield=True):
-                await _blocking.off_the_loop(file.close)
+        document.close()
 
 
-async def _open(field: str, source: Source) -> tuple[IO[bytes], bool]:
+def _readable(field: str, source: Source) -> str | os.PathLike[str] | IO[bytes]:
     if isinstance(source, bytes):
-        return io.BytesIO(source), True
+        return io.BytesIO(source)
     if isinstance(source, anyio.AsyncFile):
-        return source.wrapped, False
+        return source.wrapped
     if isinstance(source, (str, os.PathLike)):
-        problem = ""
-        try:
-            return await _blocking.off_the_loop(_open_file, source), True
-        except FileNotFoundError:
-            problem = "there is no such file"
-        except OSError as error:
-            problem = error.strerror or "cannot be opened"
-        except ValueError:
-            problem = "is no path"
-        raise InvalidArgumentError(field, f"{os.fspath(source)!r}: {problem}")
+        return source
     raise InvalidArgumentError(
         field, "give a path, bytes, a file opened by anyio.open_file, or an https address"
     )
 
 
-def _open_file(path: str | os.PathLike[str]) -> IO[bytes]:
-    # Looked at first: opening a pipe would wait for somebody to write to it.
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        raise OSError(0, "is a directory" if stat.S_ISDIR(mode) else "is no regular file")
-    return open(path, "rb")
-
-
-async def _examine(field: str, file: IO[bytes], on_progress: OnProgress | None) -> OpenDocument:
+async def _open(field: str, source: Source, document: OpenDocument) -> None:
+    is_path = isinstance(source, (str, os.PathLike))
+    problem = "is empty, or was read to its end before"
     try:
-        document = await _blocking.off_the_loop(OpenDocument, file, on_progress)
-    except (OSError, ValueError, TypeError):
-        document = None
-    if document is None:
-        raise InvalidArgumentError(field, "give a file that is open in binary mode and can seek")
+        await document.open()
+    except FileNotFoundError:
+        problem = "there is no such file"
+    except OSError as error:
+        problem = error.strerror or "give a file that can seek"
+    except (ValueError, TypeError):
+        problem = "is no path" if is_path else "give a file that is open in binary mode"
     if not document.size:
-        raise InvalidArgumentError(field, "is empty, or was read to its end before")
-    return document
+        named = f"{str(source)!r}: " if is_path else ""
+        raise InvalidArgumentError(field, f"{named}{problem}")
 
 
 def warn_of(document: OpenDocument) -> None:

@@ -315,8 +315,12 @@ def checked_url(setting: str, text: str) -> httpx.URL:
     return url
 
 
-async def read_capped(stream: httpx.AsyncByteStream) -> bytes:
-    """Read a body, and close it; of one that is too long, a little more than `LONGEST_BODY`."""
+async def read_capped(stream: httpx.AsyncByteStream) -> Hidden:
+    """
+    Read a body, and close it; of one that is too long, a little more than `LONGEST_BODY`.
+
+    It is hidden from readers of tracebacks, since it may repeat the signed address.
+    """
     body = bytearray()
     chunks = aiter(stream)
     try:
@@ -328,4 +332,4 @@ async def read_capped(stream: httpx.AsyncByteStream) -> bytes:
         if isinstance(chunks, AsyncGenerator):
             await chunks.aclose()
         await stream.aclose()
-    return bytes(body)
+    return Hidden(body)

@@ -133,11 +133,11 @@ def test_values_without_a_written_form_are_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["signature", "apiKey", "action", "format", "callback", "file", ""]
+    "name", ["signature", "apiKey", "action", "format", "callback", "file", "", 'a"b', "a\\b"]
 )
 def test_reserved_names_are_refused(name: str) -> None:
     """
-    Nobody overrides what the call path sets, nor asks for another format.
+    Nobody overrides what the call path sets, asks for another format, or names what forms quote.
     """
     with pytest.raises(InvalidArgumentError, match="params"):
         _actions.texts({name: "x"})

@@ -296,6 +296,7 @@ def test_what_is_known_wins_over_the_answer() -> None:
         ({"items": [{"status": "processing"}, {"status": "failed"}]}, "failed"),
         ({"items": [{"status": "complete"}, {"status": "queued"}]}, "queued"),
         ({"status": "processing", "items": [{"status": "complete"}]}, "processing"),
+        ({"linkStatus": "on", "items": [{"status": "complete"}]}, "complete"),
         ({"items": {"1": {"conversion": {"state": "complete"}}}}, "complete"),
         ({"collectionStatus": "processing"}, "processing"),
         ({"collectionStatus": "Complete", "state": "failed"}, "failed"),
@@ -557,14 +558,20 @@ def test_unknown_fields_are_kept() -> None:
     """
     known = {"collection_hash": "fxh4k89"}
     stats = decode(
-        success(views=1, bounce={"a": [1]}, collection_hash="other", extra=4),
+        success(views=1, bounce={"a": [1]}, collection_hash="other", extra=4, start_date="x"),
         "collection.getStats",
         CollectionStats,
         known,
     )
 
     assert "fxh4k89" == stats.collection_hash
-    assert {"bounce": {"a": [1]}, "collection_hash": "other", "extra": 4} == stats.extra
+    assert stats.start_date is None
+    assert {
+        "bounce": {"a": [1]},
+        "collection_hash": "other",
+        "extra": 4,
+        "start_date": "x",
+    } == stats.extra
 
 
 JSON = st.recursive(

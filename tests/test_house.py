@@ -48,6 +48,7 @@ MAY_IMPORT = {
     "_conversion": {"_polling", "models", "errors"},
     "_listing": {"_actions", "models", "errors"},
     "_reconciliation": {"models", "errors"},
+    "_notes": {"_actions", "models", "errors"},
     "_resources": {
         "_actions",
         "_conversion",
@@ -78,6 +79,7 @@ MAY_IMPORT = {
     "_client": {
         "_actions",
         "_core",
+        "_notes",
         "_resources",
         "_signing",
         "_upload",

@@ -179,15 +179,18 @@ async def test_e6_what_is_no_pdf_is_sent_with_a_warning(
     assert ("application/pdf" != media_type) == ("is no PDF" in caplog.text)
 
 
-def test_e6_a_large_document_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_e6_a_large_document_is_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """
     A document beyond the vendor's published limit is said to be, and left to him.
     """
-    with open(tmp_path / "big.pdf", "w+b") as file:
-        file.write(b"%PDF-1.4")
-        file.truncate(500 * 10**6 + 1)
-        file.seek(0)
-        upload.warn_of(upload.OpenDocument(file, None))
+    path = tmp_path / "big.pdf"
+    path.write_bytes(b"%PDF-1.4")
+    os.truncate(path, 500 * 10**6 + 1)
+    async with upload.opened("source", path) as document:
+        assert isinstance(document, upload.OpenDocument)
+        upload.warn_of(document)
 
     assert "larger than 500 MB" in caplog.text
 
@@ -233,7 +236,7 @@ async def test_e6_an_empty_file_and_a_text_file_are_refused(tmp_path: Path) -> N
     empty.touch()
     transport, seen = answering(done())
     async with Flipsnack("k", "s", transport=transport) as flipsnack:
-        with pytest.raises(InvalidArgumentError, match="source: is empty"):
+        with pytest.raises(InvalidArgumentError, match=r"empty\.pdf': is empty"):
             await flipsnack.collections.create(empty)
         async with await anyio.open_file(empty) as text:
             with pytest.raises(InvalidArgumentError, match="binary mode"):
@@ -371,7 +374,7 @@ async def test_e7_the_disk_is_read_off_the_event_loop(
     pdf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
-    Opening, reading and closing all go through the one function that leaves the loop.
+    Opening and reading go through the one function that leaves the loop.
     """
     from flipsnack_async import _blocking
 
@@ -387,7 +390,7 @@ async def test_e7_the_disk_is_read_off_the_event_loop(
     async with Flipsnack("k", "s", transport=transport) as flipsnack:
         await flipsnack.collections.create(pdf)
 
-    assert ["_open_file", "OpenDocument", "_next_chunk", "close"] == seen
+    assert ["_open", "_next_chunk"] == seen
 
 
 @given(
@@ -405,6 +408,7 @@ def test_a_body_is_as_long_as_it_said(content: bytes, fields: dict[str, str]) ->
 
     async def read() -> bytes:
         document = upload.OpenDocument(io.BytesIO(content), None)
+        await document.open()
         body = MultipartBody(fields, document)
         body.on_written = lambda: None
         assert not body.started
