@@ -45,6 +45,10 @@ _KINDS: Final = (
 _BEGINNING: Final = 1024
 
 
+# What was opened by callers and is on its way: it has one place only to be read from.
+_being_sent: Final[set[int]] = set()
+
+
 class DocumentLostError(Exception):
     """Say that a document changed, or could not be read on, while it was sent."""
 
@@ -124,11 +128,12 @@ class OpenDocument:
             try:
                 self._file.seek(self._start + self._read)
                 chunk = self._file.read(min(CHUNK, self.size - self._read))
+                read = self._file.tell() - self._start
                 changed = not chunk or self._stamp_now() != self._stamp
             except (OSError, ValueError) as error:
                 problem = getattr(error, "strerror", None) or "it is closed"
                 raise DocumentLostError(f"the document could not be read on ({problem})") from None
-            if changed:
+            if changed or read != self._read + len(chunk):
                 raise DocumentLostError("the document changed while it was sent")
             self._read += len(chunk)
             self._digest.update(chunk)
@@ -189,6 +194,10 @@ async def opened(
         yield source
         return
     document = OpenDocument(_readable(field, source), on_progress)
+    given = source.wrapped if isinstance(source, anyio.AsyncFile) else document
+    if id(given) in _being_sent:
+        raise InvalidArgumentError(field, "is being uploaded already; open the file once more")
+    _being_sent.add(id(given))
     try:
         await _open(field, source, document)
         try:
@@ -198,6 +207,7 @@ async def opened(
             error.sha256 = await document.sha256()
             raise
     finally:
+        _being_sent.discard(id(given))
         document.close()
 
 

@@ -102,6 +102,19 @@ async def test_a_document_comes_from_anywhere(pdf: Path, middle: Path, kind: str
     assert sha256(PDF).hexdigest() == box.ledger[0].sha256
 
 
+async def test_one_document_may_go_out_twice_at_once(pdf: Path) -> None:
+    """
+    Two uploads of one path, or of the same bytes, don't get into each other's way.
+    """
+    box = Sandbox()
+    async with client(box) as flipsnack, anyio.create_task_group() as tasks:
+        for source in (pdf, pdf, PDF, PDF):
+            tasks.start_soon(flipsnack.collections.create, source)
+
+    assert {(20, sha256(PDF).hexdigest())} == {(call.code, call.sha256) for call in box.ledger}
+    assert 4 == len(box.ledger)
+
+
 async def test_an_address_is_sent_as_it_is() -> None:
     """
     What the vendor shall fetch himself is only told to him.
