@@ -9,6 +9,8 @@ import inspect
 import pickle
 import pkgutil
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -298,6 +300,18 @@ def test_the_error_table_is_complete() -> None:
     Each error class is among those that are pickled above.
     """
     assert set(errors.__all__) - {"FlipsnackError"} == {type(e).__name__ for e in ERRORS}
+
+
+def test_a_missing_extra_is_told_with_its_install_line() -> None:
+    """
+    Where the sandbox's own libraries are not installed, importing it says what to install.
+    """
+    program = "import sys; sys.modules['starlette'] = None; import flipsnack_async.sandbox"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)  # noqa: S603
+
+    last = ended.stderr.splitlines()[-1]
+    assert "needs starlette" in last
+    assert last.endswith("pip install 'flipsnack-async[sandbox]'")
 
 
 @pytest.mark.parametrize(
