@@ -13,6 +13,7 @@ his server counts them, and use every call that is permitted.
 from ._actions import Effect
 from ._client import Flipsnack
 from ._signing import Credentials
+from ._unpack import unpack_package
 from .errors import (
     APIError,
     AuthenticationError,
@@ -22,6 +23,7 @@ from .errors import (
     ConnectionFailedError,
     ConversionFailedError,
     ConversionTimeoutError,
+    DownloadError,
     ExportFailedError,
     ExportTimeoutError,
     FileRejectedError,
@@ -37,15 +39,19 @@ from .errors import (
     UploadOutcomeUnknownError,
     UploadQuotaError,
 )
+from .exports import Exports
 from .harvest import Harvest
 from .models import (
     Collection,
     CollectionStats,
     Embed,
+    ExportProgress,
     HarvestProgress,
     HarvestRow,
     Package,
+    PackageRow,
     PageStats,
+    SavedPackage,
     UploadOutcome,
     UserStats,
 )
@@ -64,10 +70,13 @@ __all__ = [
     "ConversionFailedError",
     "ConversionTimeoutError",
     "Credentials",
+    "DownloadError",
     "Effect",
     "Embed",
     "ExportFailedError",
+    "ExportProgress",
     "ExportTimeoutError",
+    "Exports",
     "FileRejectedError",
     "Flipsnack",
     "FlipsnackError",
@@ -80,6 +89,7 @@ __all__ = [
     "MaintenanceError",
     "NoAnswerError",
     "Package",
+    "PackageRow",
     "PageStats",
     "Permit",
     "Quota",
@@ -88,10 +98,12 @@ __all__ = [
     "QuotaWaitError",
     "Rate",
     "RateLimitError",
+    "SavedPackage",
     "SigningTransport",
     "StillProcessingError",
     "UploadOutcome",
     "UploadOutcomeUnknownError",
     "UploadQuotaError",
     "UserStats",
+    "unpack_package",
 ]

@@ -155,7 +155,7 @@ def collection_get_list(
         "orderBy": _text("order_by", order_by),
         "orderMode": _text("order", order),
     }
-    return _action("collection.getList", CollectionPage, texts(params or {}) | texts(named))
+    return _action("collection.getList", CollectionPage, texts(params) | _texts(named))
 
 
 def page_from(index: int, first: Action[CollectionPage]) -> Action[CollectionPage]:
@@ -205,13 +205,13 @@ def collection_get_embed(
     named = {
         "width": _positive("width", width),
         "height": _positive("height", height),
-        "responsive": responsive,
+        "responsive": _truth("responsive", responsive),
         "startPage": _positive("start_page", start_page),
     }
     return _action(
         "collection.getEmbed",
         Embed,
-        {**texts(named), **params},
+        {**_texts(named), **params},
         collection_hash=params["collectionHash"],
     )
 
@@ -233,7 +233,7 @@ def collection_create(
 
 def _with_file(action: Action[T], source: Document | str | None) -> Action[T]:
     if isinstance(source, str):
-        return attrs.evolve(action, params={**action.params} | texts({"fileUrl": source}))
+        return attrs.evolve(action, params={**action.params} | _texts({"fileUrl": source}))
     return attrs.evolve(action, file=source)
 
 
@@ -252,11 +252,19 @@ def _settings(
         "collectionHeight": _positive("height", height),
         "collectionStatus": _text("status", status),
     }
-    return texts(params or {}) | texts(named)
+    return texts(params) | _texts(named)
 
 
 def _text(field: str, value: str | None) -> str | None:
-    return None if value is None else _written(field, value)
+    if value is not None and (not isinstance(value, str) or not value):
+        raise InvalidArgumentError(field, "give text that is not empty, or None")
+    return value
+
+
+def _truth(field: str, value: bool | None) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise InvalidArgumentError(field, "give True, False or None")
+    return value
 
 
 def _positive(field: str, value: int | None) -> int | None:
@@ -279,9 +287,13 @@ def any_action(
     file: Document | str | None = None,
 ) -> Action[dict[str, Any]]:
     """Describe a call by the vendor's own names; one that is not known counts as `Effect.ONCE`."""
+    if not isinstance(name, str) or not name:
+        raise InvalidArgumentError("action", "give the vendor's name of an action")
     _check_text("action", name)
+    if effect is not None and not isinstance(effect, Effect):
+        raise InvalidArgumentError("effect", "give a member of Effect, or None")
     effect = effect or EFFECTS.get(name, Effect.ONCE)
-    action: Action[dict[str, Any]] = Action(name, dict, effect, texts(params or {}))
+    action: Action[dict[str, Any]] = Action(name, dict, effect, texts(params))
     return _with_file(action, file)
 
 
@@ -295,9 +307,9 @@ def hash_of(ref: Ref) -> str:
 
 def _hash_param(ref: Ref) -> dict[str, str]:
     collection_hash = hash_of(ref)
-    _check_text("collection_hash", collection_hash)
+    _check_text("ref", collection_hash)
     if not collection_hash.strip():
-        raise InvalidArgumentError("collection_hash", "is empty; give the flipbook's hash")
+        raise InvalidArgumentError("ref", "is empty; give the flipbook's hash")
     return {"collectionHash": str.__str__(collection_hash)}
 
 
@@ -328,30 +340,35 @@ def _day(field: str, value: Day | None) -> date | None:
 RESERVED: Final = frozenset({"action", "apiKey", "signature", "format", "callback", "file"})
 
 
-def texts(params: Mapping[str, Value]) -> dict[str, str]:
+def texts(params: Mapping[str, Value] | None) -> dict[str, str]:
     """
     Write parameters as the vendor reads them.
 
     True and False in lower case, whole numbers as plain decimals, days as
     2026-01-31, text as it is; what is None is left out.
     """
-    written = {}
-    for name, value in params.items():
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping):
+        raise InvalidArgumentError("params", "give a mapping from the vendor's names to values")
+    for name in params:
         if not isinstance(name, str) or not name or name in RESERVED:
             raise InvalidArgumentError(f"params[{name!r}]", "this name cannot be set by hand")
         _check_text(f"params[{name!r}]", name)
         if '"' in name or "\\" in name:  # forms quote these, each reader in his own way
             raise InvalidArgumentError(f"params[{name!r}]", "has a quote or backslash in its name")
-        if value is not None:
-            written[name] = _written(name, value)
-    return written
+    return _texts(params)
+
+
+def _texts(named: Mapping[str, Value]) -> dict[str, str]:
+    return {name: _written(name, value) for name, value in named.items() if value is not None}
 
 
 def _written(name: str, value: Value) -> str:
     match value:
         case bool():
             return "true" if value else "false"
-        case int():
+        case int() if -(2**63) <= value < 2**63:
             return format(value, "d")
         case str():
             _check_text(name, value)

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence, Sized
-from contextlib import aclosing
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+    Sized,
+)
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
+from pathlib import Path
 from types import EllipsisType, TracebackType
 from typing import Any, Final, NoReturn, TypeVar
 
 import attrs
 import httpx
 
-from . import _actions
+from . import _actions, _checks
 from ._actions import Action, Day, Effect, Ref, Value
 from ._core import Core, Options
+from ._links import Answer
 from ._notes import Notes
 from ._resources import Collections, User
 from ._signing import Credentials
@@ -23,13 +33,13 @@ from ._upload import OnProgress, Source, opened
 from .errors import (
     ClientClosedError,
     ConfigurationError,
-    FlipsnackError,
     InvalidArgumentError,
 )
+from .exports import Exports
 from .harvest import Harvest
 from .models import CollectionStats
 from .quota import Lane, Quota, Rate
-from .transport import checked_url, connections
+from .transport import Borrowed, Connections, checked_url
 
 __all__ = ["Flipsnack"]
 
@@ -79,8 +89,15 @@ class Flipsnack:
         credentials = Credentials(api_key, api_secret)
         del api_key, api_secret  # a traceback that shows locals must not find them
         credentials.check()
+        connect: Callable[[], httpx.AsyncBaseTransport]
+        if transport is None:
+            transport = pool = Connections()
+            connect = pool.apart
+        else:
+            connect = partial(Borrowed, transport)
         core = Core(
-            transport or connections(),
+            transport,
+            connect,
             credentials,
             quota,
             tuple(rates),
@@ -131,17 +148,21 @@ class Flipsnack:
         self._owner = owner
         self._calls = 0  # sent through this view, repeated ones included
         self.user = User(self._carry_out)
-        self.collections = Collections(self._carry_out, notes.uploaded)
+        self.collections = Collections(self._carry_out, self._follow, notes.uploaded)
 
     async def _carry_out(self, action: Action[T], *, lane: Lane | None = None) -> T:
         options = self._options if lane is None else attrs.evolve(self._options, lane=lane)
+        began = self._notes.begin(action)
         try:
             reply = await self._core.carry_out(action, options, self._count)
-        except FlipsnackError as error:
-            self._notes.add_to(error, action)
+        except BaseException as error:
+            self._notes.end(action, began, None, error)
             raise
-        self._notes.take(action, reply)
+        self._notes.end(action, began, reply, None)
         return reply
+
+    def _follow(self, link: str, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Answer]:
+        return self._core.follower(self._options.timeout)(link, headers)
 
     def _count(self) -> None:
         self._calls += 1
@@ -203,6 +224,8 @@ class Flipsnack:
         """
         Carry out any action by the vendor's names, and return the answer's data as it came.
 
+        Data that is no object comes under the name *data*.
+
         An action that is not known counts as `Effect.ONCE`, which is never
         sent again once a byte of it left, unless *effect* says otherwise. It
         then raises `UploadOutcomeUnknownError`. *file* is what
@@ -248,6 +271,39 @@ class Flipsnack:
             total=len(refs) if isinstance(refs, Sized) else None,
             calls=lambda: view._calls,
             seconds_for=partial(self.quota.estimate, lane="bulk"),
+        )
+
+    def export_many(
+        self,
+        refs: Iterable[Ref] | AsyncIterable[Ref] | None,
+        folder: str | os.PathLike[str],
+        *,
+        every: float = 5.0,
+        within: float = 3600.0,
+        at_once: int = 100,
+    ) -> Exports:
+        """
+        Save the HTML packages of *refs*, or of every collection, as files in *folder*.
+
+        They are named after their hashes, such as fxh4k89.zip. *at_once*
+        bounds the packages under way; each is asked for after *every* so many
+        seconds, or later while many are, and given up after *within*. The
+        calls queue in the poll lane, and a surrounding deadline cuts the
+        export off but fails no row before.
+        """
+        _checks.seconds("every", every)
+        _checks.seconds("within", within)
+        view = self._view(lane="poll", minds_deadline=False)
+        return Exports(
+            partial(view.collections._save_package, within=within, overwrite=True),
+            _hashes(view.collections.list() if refs is None else refs),
+            Path(folder),
+            every=every,
+            rate=min((rate.limit / rate.per for rate in self.quota.rates), default=math.inf),
+            at_once=at_once,
+            total=len(refs) if isinstance(refs, Sized) else None,
+            calls=lambda: view._calls,
+            seconds_for=partial(self.quota.estimate, lane="poll"),
         )
 
     async def aclose(self) -> None:

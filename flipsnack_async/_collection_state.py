@@ -26,20 +26,21 @@ def state_and_thumbnail(status: object, extra: Mapping[str, Any]) -> tuple[str |
     """
     Find the least finished state, and the thumbnail's address.
 
-    A word that is not known counts if a known one stands under the same name,
-    or none anywhere: else it is some other thing's. The state may also be in
-    the collection's own *status*, which otherwise says who may see it.
+    A word that is not known counts if a known one stands in the same place,
+    as in another item, or none anywhere: else it is some other thing's. The
+    state may also be in the collection's own *status*, which otherwise says
+    who may see it.
     """
     texts = _texts(extra)
     words = [
-        (name, text)
-        for name, _, text in texts
-        if name.endswith(("status", "state")) and text.lower() not in VISIBILITIES
+        (place, text)
+        for place, _, text in texts
+        if place.endswith(("status", "state")) and text.lower() not in VISIBILITIES
     ]
     if isinstance(status, str) and status.lower() in RANKS:
         words.append(("collectionstatus", status))
-    names = {name for name, word in words if word.lower() in RANKS}
-    states = [word for name, word in words if name in names or not names]
+    places = {place for place, word in words if word.lower() in RANKS}
+    states = [word for place, word in words if place in places or not places]
     thumbs = (text for _, in_thumb, text in texts if in_thumb)
     return min(states, key=_rank, default=None), next(thumbs, None)
 
@@ -49,18 +50,18 @@ def _rank(word: str) -> int:
 
 
 def _texts(extra: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
-    """List the texts that are not blank, with their names and whether they are in a thumb."""
+    """List the texts that are not blank, with their places and whether they are in a thumb."""
     texts = []
     values: list[tuple[str, bool, Any]] = [("", False, extra)]
-    for name, in_thumb, value in values:  # to which is added meanwhile
+    for place, in_thumb, value in values:  # to which is added meanwhile
         room = LONGEST_WALK - len(values)
         if isinstance(value, str):
             if value.strip():
-                texts.append((name, in_thumb, value))
+                texts.append((place, in_thumb, value))
         elif isinstance(value, list):
-            values += [(name, in_thumb, inner) for inner in value[:room]]
+            values += [(place, in_thumb, inner) for inner in value[:room]]
         elif isinstance(value, dict):
             for key, inner in islice(value.items(), room):
                 key = key.lower()
-                values.append((key, in_thumb or "thumb" in key, inner))
+                values.append((f"{place[-100:]}.{key}", in_thumb or "thumb" in key, inner))
     return texts

@@ -13,7 +13,7 @@ async def await_conversion(
     ask: Callable[[str], Awaitable[Collection]],
     collection_hash: str,
     *,
-    every: float,
+    every: Callable[[], float],
     within: float,
     on_poll: Callable[[Collection], object] | None,
     state_of: Callable[[Collection], str | None],

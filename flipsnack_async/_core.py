@@ -20,7 +20,9 @@ import attrs
 import httpx
 from anyio.lowlevel import EventLoopToken, current_token
 
+from . import _checks
 from ._actions import Action, user_get_stats
+from ._links import Follow
 from ._requests import MultipartBody, Requests
 from ._sharing import registry
 from ._signing import Credentials
@@ -43,6 +45,7 @@ from .transport import (
     UNSENT,
     QuotaTransport,
     SigningTransport,
+    is_safe_for_keys,
     read_capped,
     stream_of,
 )
@@ -63,14 +66,13 @@ class Options:
     minds_deadline: bool = True
 
     def __attrs_post_init__(self) -> None:
-        if not self.timeout > 0:
-            raise InvalidArgumentError("timeout", "give a number of seconds above 0")
+        _checks.seconds("timeout", self.timeout)
         if type(self.attempts) is not int or self.attempts < 1:
             raise InvalidArgumentError("attempts", "give a whole number, at least 1")
         if self.lane not in get_args(Lane):
             raise InvalidArgumentError("lane", f"give one of {', '.join(get_args(Lane))}")
-        if self.max_wait is not None and not self.max_wait >= 0:
-            raise InvalidArgumentError("max_wait", "give a number of seconds, or None")
+        if self.max_wait not in (None, math.inf):
+            _checks.seconds("max_wait", self.max_wait, may_be_zero=True)
 
 
 class Waits(Protocol):
@@ -87,6 +89,7 @@ class Sending:
     """Hold what is known of the last time that a call was sent."""
 
     at: datetime | None = None
+    admitted_at: float = 0.0
     body: MultipartBody | None = None
 
 
@@ -96,6 +99,7 @@ class Core:
     def __init__(
         self,
         connections: httpx.AsyncBaseTransport,
+        connect: Callable[[], httpx.AsyncBaseTransport],
         credentials: Credentials,
         quota: Quota | None,
         rates: Sequence[Rate],
@@ -116,9 +120,9 @@ class Core:
         self._rates = rates
         self._quota = quota  # found when there is an event loop to share it in
         self._transport: QuotaTransport | None = None
-        self._requests = Requests(
-            api_url, upload_url, user_agent=f"flipsnack-async/{version('flipsnack-async')}"
-        )
+        self._connect = connect
+        self._user_agent = f"flipsnack-async/{version('flipsnack-async')}"
+        self._requests = Requests(api_url, upload_url, self._user_agent)
         self.api_url = api_url
         self._budget = RetryBudget()
         self._gate = Gate()
@@ -160,6 +164,19 @@ class Core:
             raise ClientClosedError(
                 "the client belongs to another event loop or process; make one client for each"
             )
+
+    def follower(self, timeout: float) -> Follow:
+        """Make a function that follows the links to packages."""
+        from ._fetching import Fetcher
+
+        fetcher = Fetcher(
+            self._connect,
+            # Whom it is safe to tell a key by http is on this machine.
+            from_loopback=is_safe_for_keys("http", self.api_url.host),
+            timeout=timeout,
+            user_agent=self._user_agent,
+        )
+        return fetcher.follow
 
     async def carry_out(
         self, action: Action[T], options: Options, on_sent: Callable[[], object]
@@ -205,9 +222,9 @@ class Core:
         except APIError as error:
             refusal = error
         else:
-            self._gate.learn(None)
+            self._gate.learn(None, sending.admitted_at)
             return reply
-        self._gate.learn(refusal)
+        self._gate.learn(refusal, sending.admitted_at)
         if refusal.code == 32 and isinstance(refusal, RateLimitError) and action.upload:
             refusal = await self._reading_of(refusal, patience, options, on_sent)
         if isinstance(refusal, RateLimitError) and refusal.code != httpx.codes.TOO_MANY_REQUESTS:
@@ -232,12 +249,17 @@ class Core:
             patience.waited(anyio.current_time() - asked)
             self.check_open()  # it may have been closed meanwhile
             self._gate.check()
-            progressed()
+            sending.admitted_at = anyio.current_time()
             sending.at = datetime.now(UTC)
+            progressed()
             on_sent()
 
         def progressed() -> None:
-            scope.deadline = anyio.current_time() + options.timeout
+            now = anyio.current_time()
+            scope.deadline = now + options.timeout
+            if sending.body is not None and sending.body.complete:
+                # What is buffered on the way may still take as long as the document took to leave.
+                scope.deadline += now - sending.admitted_at
 
         if sending.body is not None:
             sending.body.on_written = progressed

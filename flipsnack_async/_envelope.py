@@ -11,6 +11,7 @@ https://developers.flipsnack.com/getting-started
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from functools import cache, partial
@@ -35,6 +36,8 @@ from .models import (
 )
 
 T = TypeVar("T")
+
+logger = logging.getLogger("flipsnack_async")
 
 Clean: TypeAlias = Callable[[str], str]
 Wrong: TypeAlias = Callable[..., InvalidAnswerError]
@@ -127,11 +130,20 @@ def _decoded(
         data = {"collections": []} if reply is CollectionPage else {}
     if data is None and (fallback or reply is dict):
         data = {}
+    if reply is dict:
+        # Of an undocumented action, whatever it is.
+        return data if isinstance(data, dict) else {"data": data}  # type: ignore[return-value]
     if not isinstance(data, dict):
         raise wrong("is missing" if data is None else "is no object", field="data")
-    if reply is dict:
-        return data  # type: ignore[return-value]  # T is dict here
-    return _object(data, reply, known, fallback, wrong)
+    try:
+        return _object(data, reply, known, fallback, wrong)
+    except InvalidAnswerError as error:
+        name = data.get("collectionHash")
+        if action != "collection.create" or not isinstance(name, str) or not name:
+            raise
+        logger.warning("%s", error)
+    # Created it was; to lose its hash for another odd field would be worse.
+    return reply(name, extra=data)  # type: ignore[call-arg]
 
 
 def _envelope(body: bytes, wrong: Wrong, clean: Clean) -> dict[str, Any]:
@@ -144,7 +156,7 @@ def _envelope(body: bytes, wrong: Wrong, clean: Clean) -> dict[str, Any]:
 
 def _code(envelope: Mapping[str, Any], wrong: Wrong) -> int:
     code = envelope.get("code")
-    if isinstance(code, str) and re.fullmatch("[0-9]{1,9}", code):
+    if isinstance(code, str) and re.fullmatch("0|[1-9][0-9]{0,8}", code):
         return int(code)
     if type(code) is not int:
         raise wrong("is missing" if code is None else "is no whole number", field="code")

@@ -13,7 +13,7 @@ async def await_package(
     ask: Callable[[], Awaitable[Package]],
     collection_hash: str,
     *,
-    every: float,
+    every: Callable[[], float],
     within: float,
     on_poll: Callable[[Package], object] | None,
 ) -> Package:

@@ -26,6 +26,7 @@ class Gate:
     def __init__(self) -> None:
         self._rejections = 0
         self._closed_by: APIError | None = None
+        self._closed_at = 0.0
         self._probes = 0
         self._next_probe = 0.0
         self._reopened: anyio.Event | None = None
@@ -50,13 +51,21 @@ class Gate:
             with anyio.move_on_after(seconds):
                 await self._reopened.wait()
 
-    def learn(self, refusal: APIError | None) -> None:
-        """Take note of an answer of the vendor's, which may be that he did as he was told."""
+    def learn(self, refusal: APIError | None, sent_at: float) -> None:
+        """
+        Take note of the vendor's answer to a call, which may be that he did as he was told.
+
+        An answer to a call that was sent before the maintenance began says
+        nothing of its end.
+        """
         if isinstance(refusal, MaintenanceError):
             if self._closed_by is None:
                 self._closed_by, self._probes = refusal, 0
+                self._closed_at = anyio.current_time()
                 self._reopened = anyio.Event()
                 self._pause()
+            return
+        if isinstance(self._closed_by, MaintenanceError) and sent_at < self._closed_at:
             return
         self._rejections = self._rejections + 1 if isinstance(refusal, AuthenticationError) else 0
         self._closed_by = refusal if self._rejections >= REJECTIONS else None

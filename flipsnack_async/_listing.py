@@ -12,6 +12,7 @@ page joins on.
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
@@ -41,7 +42,8 @@ class Listing(AsyncIterator[Collection]):
     ) -> None:
         self._ask = ask
         self._first = first
-        self._index = 0
+        start = first.params.get("from", "")
+        self._start = self._index = int(start) if re.fullmatch("[0-9]{1,9}", start) else 0
         self._overlap = 0
         self._step = 0
         self._longest = 0
@@ -57,7 +59,9 @@ class Listing(AsyncIterator[Collection]):
 
     async def __anext__(self) -> Collection:
         while not self._ready and self._more:
-            self._take_in(await self._ask(page_from(self._index, self._first)))
+            is_first = self._index <= self._start
+            page = self._first if is_first else page_from(self._index, self._first)
+            self._take_in(await self._ask(page))
         if self._ready:
             return self._ready.popleft()
         if self._unreadable is None:
@@ -98,12 +102,17 @@ class Listing(AsyncIterator[Collection]):
         self._more = not (
             length <= self._overlap
             or self._is_counted(page, end)
-            or (self._barren and page == self._page)  # whoever sent it pays no heed to *from*
+            or (self._barren and self._repeats(page))
             or self._barren > PATIENCE
         )
         self._overlap = 1 if length > 1 else 0
         self._index = end - self._overlap
         self._step = length
+
+    def _repeats(self, page: CollectionPage) -> bool:
+        """Say whether whoever sent the page pays no heed to *from*."""
+        has_more = page.count not in (None, _length(page)) and page.count > len(self._seen)
+        return page == self._page and not has_more
 
     def _is_counted(self, page: CollectionPage, end: int) -> bool:
         """Say whether the page's count tells that these were all."""
@@ -113,12 +122,12 @@ class Listing(AsyncIterator[Collection]):
         # The index may be one too high, from wherever *from* counts, but not on a short page.
         is_full = length >= self._longest
         self._longest = max(self._longest, length)
-        return page.count <= min(end - (is_full and self._index > 0), len(self._seen))
+        return page.count <= min(end - (is_full and self._index > self._start), len(self._seen))
 
     def _go_back(self) -> None:
         self._steps_back += 1
-        self._index = max(0, self._index - self._step * self._steps_back)
-        self._overlap = 1 if self._index else 0
+        self._index = max(self._start, self._index - self._step * self._steps_back)
+        self._overlap = 1 if self._index > self._start else 0
         if self._steps_back > PATIENCE:
             self._more = False
             logger.warning("the list changes faster than it can be read; some may be missing")

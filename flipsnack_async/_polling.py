@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
 
-from .errors import InvalidArgumentError, QuotaWaitError, StillProcessingError
+from . import _checks
+from .errors import QuotaWaitError, StillProcessingError
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ PATIENCE = 0.1
 async def poll(
     ask: Callable[[], Awaitable[T]],
     *,
-    every: float,
+    every: Callable[[], float],
     within: float,
     on_poll: Callable[[T], object] | None,
     is_finished: Callable[[T], bool],
@@ -30,13 +30,15 @@ async def poll(
     """
     Ask at once and then *every* so many seconds, until an answer is the last one.
 
+    *every* is asked anew each time: how often one may ask depends on who else does.
+
     The pause is jittered and grows for long jobs; a last question is fitted
     into *within*, after which None is returned. A refusal because the
     collection is being converted counts as an answer that isn't the last.
     """
-    for name, seconds in (("every", every), ("within", within)):
-        if not 0 < seconds < math.inf:
-            raise InvalidArgumentError(name, "give a number of seconds above 0")
+    _checks.seconds("every", every())
+    _checks.seconds("within", within)
+    _checks.function("on_poll", on_poll)
     began = anyio.current_time()
     with anyio.CancelScope(deadline=began + within):
         while True:
@@ -55,10 +57,10 @@ async def poll(
                 if is_finished(answer):
                     return answer
             now = anyio.current_time()
-            pause = max(every, PATIENCE * (now - began))
+            pause = max(every(), PATIENCE * (now - began))
             pause *= random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 no secret
             # Early enough for the answer to come in time, judging by how long this one took.
-            last = began + within - max(2 * (now - asked), MARGIN * min(every, within))
+            last = began + within - max(2 * (now - asked), MARGIN * min(every(), within))
             if last <= now:
                 break
             await anyio.sleep(min(pause, last - now))

@@ -104,7 +104,9 @@ class MultipartBody(httpx.AsyncByteStream, AsyncIterator[bytes]):
         if self._tail:
             chunk, self._tail = self._tail, b""
             return chunk
-        self.complete = True
+        if not self.complete:
+            self.complete = True
+            self.on_written()
         raise StopAsyncIteration
 
 

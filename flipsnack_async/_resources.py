@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Container, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from operator import attrgetter
 from typing import Protocol, TypeVar
 
-from . import _actions
+from . import _actions, _checks
 from ._actions import Action, Day, Ref, Value
 from ._conversion import await_conversion
 from ._export import await_package
+from ._links import Follow
 from ._listing import Listing
 from ._reconciliation import reconcile
 from ._upload import OnProgress, OpenDocument, Source, opened, warn_of
 from .errors import InvalidArgumentError, UploadOutcomeUnknownError
-from .models import Collection, CollectionStats, Embed, Package, UploadOutcome, UserStats
+from .models import (
+    Collection,
+    CollectionStats,
+    Embed,
+    Package,
+    SavedPackage,
+    UploadOutcome,
+    UserStats,
+)
 from .quota import Lane
 
 T = TypeVar("T")
@@ -47,8 +58,9 @@ class Collections:
     vendor's names.
     """
 
-    def __init__(self, call: Call, uploaded: Container[str]) -> None:
+    def __init__(self, call: Call, follow: Follow, uploaded: set[str]) -> None:
         self._call = call
+        self._follow = follow
         self._uploaded = uploaded  # the hashes of what this client created
 
     def list(
@@ -172,7 +184,8 @@ class Collections:
         *source* is a path, bytes, a file opened by `anyio.open_file`, which is
         read from where it stands, or an https address from which the vendor
         fetches the document himself. *on_progress* gets the number of bytes
-        sent so far. The client's timeout counts seconds without progress.
+        sent so far. The client's timeout counts seconds without progress; for
+        the answer there is as much time more as the document took.
 
         A document whose first byte may have left is sent again only where the
         vendor refused it for the moment; *on_progress* then starts anew.
@@ -199,29 +212,35 @@ class Collections:
         self, error: UploadOutcomeUnknownError, *, settle: float = 10.0
     ) -> UploadOutcome:
         """
-        Find out what became of an upload, in two to four calls.
+        Find out what became of an upload, in a few calls.
 
         The count of uploads left tells whether any succeeded since, so ask
-        `user.get_stats` once before you upload. Which one it was only its
-        title tells, which had better be given, and be like no other. Before
-        it says that nothing was created, it looks again after *settle*
-        seconds: a slow server may still be at work. Where the facts don't
-        suffice, or several collections have the title, it stays unknown.
+        `user.get_stats` before you upload, while no upload is under way.
+        Which one it was only its title tells, which had better be given, and
+        be like no other. Before it says that nothing was created, it looks
+        again after *settle* seconds: a slow server may still be at work.
+        Where the facts don't suffice, or several collections have the title,
+        it stays unknown.
         """
+        if not isinstance(error, UploadOutcomeUnknownError):
+            raise InvalidArgumentError("error", "give an UploadOutcomeUnknownError")
         if error.action != "collection.create":
             raise InvalidArgumentError("error", f"is of {error.action}; give one of create")
+        _checks.seconds("settle", settle, may_be_zero=True)
 
         async def uploads_left() -> int | None:
             return (await self._call(_actions.user_get_stats())).api_uploads_left
 
-        return await reconcile(
+        outcome = await reconcile(
             error,
             uploads_left=uploads_left,
             titled=lambda title: self.list(query=title),
-            get=self.get,
             is_known=self._uploaded,
             settle=settle,
         )
+        if outcome.collection is not None:
+            self._uploaded.add(outcome.collection.collection_hash)
+        return outcome
 
     async def wait_until_converted(
         self,
@@ -242,10 +261,11 @@ class Collections:
         `ConversionTimeoutError`; a conversion goes on after that, and after
         a cancellation.
         """
+        _checks.function("state_of", state_of)
         return await await_conversion(
             lambda newest: self._call(_actions.collection_get(newest), lane="poll"),
             _actions.hash_of(ref),
-            every=every,
+            every=lambda: every,
             within=within,
             on_poll=on_poll,
             state_of=state_of,
@@ -277,6 +297,71 @@ class Collections:
         asking again later continues the same export, and so it does after a
         cancellation.
         """
+        return await self._await_package(ref, lambda: every, within, on_poll)
+
+    async def save_package(
+        self,
+        ref: Ref,
+        target: str | os.PathLike[str],
+        *,
+        every: float = 5.0,
+        within: float = 600.0,
+        on_progress: Callable[[int, int | None], object] | None = None,
+        overwrite: bool = False,
+    ) -> SavedPackage:
+        """
+        Await the collection's HTML package, and save it as the file *target*.
+
+        The file is there whole, every member of the zip archive checked, or
+        not at all, whatever happens meanwhile. A transfer that breaks off is
+        taken up again where it ended, over a link of its own if need be.
+        *on_progress* gets the bytes here so far, and how many there will be
+        or None; the client's timeout counts seconds without progress. A
+        target that exists is refused before any call, unless *overwrite*.
+
+        Raises what `export` raises, and `DownloadError`: also for links that
+        do not lead to a public host by https.
+        """
+        return await self._save_package(
+            ref,
+            target,
+            every=lambda: every,
+            within=within,
+            on_progress=on_progress,
+            overwrite=overwrite,
+            turn=nullcontext(),
+        )
+
+    async def _save_package(
+        self,
+        ref: Ref,
+        target: str | os.PathLike[str],
+        *,
+        every: Callable[[], float],
+        within: float,
+        on_progress: Callable[[int, int | None], object] | None,
+        overwrite: bool,
+        turn: AbstractAsyncContextManager[object],
+    ) -> SavedPackage:
+        from ._download import save_package
+
+        return await save_package(
+            lambda: self._await_package(ref, every, within),
+            self._follow,
+            _actions.hash_of(ref),
+            target,
+            overwrite=overwrite,
+            on_progress=on_progress,
+            turn=turn,
+        )
+
+    async def _await_package(
+        self,
+        ref: Ref,
+        every: Callable[[], float],
+        within: float,
+        on_poll: Callable[[Package], object] | None = None,
+    ) -> Package:
         action = _actions.collection_download_html(ref)
         return await await_package(
             lambda: self._call(action, lane="poll"),

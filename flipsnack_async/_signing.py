@@ -43,7 +43,7 @@ class Hidden(bytes):
 class Credentials:
     """Keep an API key and its secret, showing neither. Cannot be pickled or copied."""
 
-    __slots__ = ("_key", "_secret")
+    __slots__ = ("__weakref__", "_key", "_secret")
 
     def __init__(self, api_key: str, api_secret: str) -> None:
         # Never raises: what calls this could not forget its text in time, and a traceback that

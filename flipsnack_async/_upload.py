@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
-from . import _blocking
+from . import _blocking, _checks
 from .errors import InvalidArgumentError, UploadOutcomeUnknownError
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | anyio.AsyncFile[bytes]
@@ -193,6 +193,7 @@ async def opened(
     if isinstance(source, str) and _is_address(field, source):
         yield source
         return
+    _checks.function("on_progress", on_progress)
     document = OpenDocument(_readable(field, source), on_progress)
     given = source.wrapped if isinstance(source, anyio.AsyncFile) else document
     if id(given) in _being_sent:
@@ -264,4 +265,6 @@ def _is_address(field: str, source: str) -> bool:
     # The address itself stays out of the error: such links often need no password.
     if address.scheme.lower() != "https" or not address.hostname:
         raise InvalidArgumentError(field, "give an address that starts with https:// and a host")
+    if not source.isprintable():
+        raise InvalidArgumentError(field, "holds a control character")
     return True

@@ -23,6 +23,7 @@ What can go wrong, one class for each thing a caller would do about it.
      |- ConversionTimeoutError          the conversion was not done in time; is a TimeoutError
      |- ExportFailedError               the vendor could not build the package
      |- ExportTimeoutError              the package was not ready in time; is a TimeoutError
+     |- DownloadError                   a package could not be fetched, or is not to be trusted
 
 Every error can be pickled. None holds a key, a signature, a URL or an object of httpx.
 """
@@ -41,6 +42,7 @@ __all__ = [
     "ConnectionFailedError",
     "ConversionFailedError",
     "ConversionTimeoutError",
+    "DownloadError",
     "ExportFailedError",
     "ExportTimeoutError",
     "FileRejectedError",
@@ -336,6 +338,22 @@ class ExportTimeoutError(FlipsnackError, TimeoutError):
             f"the package of {self.collection_hash} was not ready within {self.within:g} s; "
             "asking again later continues the same export"
         )
+
+
+class DownloadError(FlipsnackError):
+    """
+    Say why a package was not saved or unpacked; its target is as it was before.
+
+    *subject* is the collection's hash, or the name of the archive's file.
+    """
+
+    def __init__(self, subject: str, reason: str) -> None:
+        super().__init__(subject, reason)
+        self.subject = subject
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the package {self.subject} {self.reason}"
 
 
 CODES: Final[dict[int, type[APIError]]] = {

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -21,10 +22,13 @@ __all__ = [
     "Collection",
     "CollectionStats",
     "Embed",
+    "ExportProgress",
     "HarvestProgress",
     "HarvestRow",
     "Package",
+    "PackageRow",
     "PageStats",
+    "SavedPackage",
     "UploadOutcome",
     "UserStats",
 ]
@@ -153,6 +157,44 @@ class Package:
     resource_url: str | None = attrs.field(default=None, repr=False)
     asked_at: datetime | None = None
     extra: Extra = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class SavedPackage:
+    """Hold where a package was saved; *size* is in bytes, *sha256* in hex digits."""
+
+    collection_hash: str
+    path: Path
+    size: int
+    sha256: str
+
+
+@attrs.frozen
+class PackageRow:
+    """Hold where one collection's package is, or why it is not: exactly one of the two is set."""
+
+    collection_hash: str
+    package: SavedPackage | None = None
+    error: FlipsnackError | None = None
+
+
+@attrs.frozen
+class ExportProgress:
+    """
+    Say how far an export of many packages is.
+
+    *done* counts rows, *failed* those among them that hold an error, *calls*
+    every call sent, *bytes* what was fetched. *total* and *seconds_left*, by
+    the calls that are still needed, are None until it is known how many
+    packages there are.
+    """
+
+    done: int
+    failed: int
+    calls: int
+    bytes: int
+    total: int | None
+    seconds_left: float | None
 
 
 @attrs.frozen

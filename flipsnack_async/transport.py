@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl
 
 import httpx
 
+from ._redaction import keep_out_of_logs
 from ._signing import Credentials, Hidden
 from .errors import ConfigurationError, InvalidArgumentError
 from .quota import Permit, Quota
@@ -149,6 +150,7 @@ class SigningTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, transport: httpx.AsyncBaseTransport, credentials: Credentials) -> None:
         credentials.check()
+        keep_out_of_logs(credentials)
         self._transport = transport
         self._credentials = credentials
 
@@ -162,7 +164,10 @@ class SigningTransport(httpx.AsyncBaseTransport):
         sign = _with_signed_parts if request.method == "POST" else _with_signed_query
         signed = sign(request, fields, self._credentials)
         try:
-            return await self._transport.handle_async_request(signed)
+            response = await self._transport.handle_async_request(signed)
+            # A response shows it, and a server may repeat the signed address in it.
+            response.extensions.pop("reason_phrase", None)
+            return response
         except Exception as error:
             failure = error
         # Raised bare: the frames it came through hold in their locals what was being written.
@@ -271,11 +276,7 @@ class _Prefixed(AsyncIterator[bytes]):
         return first or await anext(self._chunks)
 
 
-def connections() -> httpx.AsyncBaseTransport:
-    return _Connections()
-
-
-class _Connections(httpx.AsyncBaseTransport):
+class Connections(httpx.AsyncBaseTransport):
     """
     Keep connections for reads, and make one for each upload.
 
@@ -285,17 +286,31 @@ class _Connections(httpx.AsyncBaseTransport):
     """
 
     def __init__(self) -> None:
-        context = httpx.create_ssl_context(trust_env=False)
-        self._kept = _pool(context, keep=20)
-        self._fresh = _pool(context, keep=0, socket_options=SENT_MEANS_SENT)
+        self._context = httpx.create_ssl_context(trust_env=False)
+        self._kept = _pool(self._context, keep=20)
+        self._fresh = _pool(self._context, keep=0, socket_options=SENT_MEANS_SENT)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         pool = self._fresh if request.method == "POST" else self._kept
         return await pool.handle_async_request(request)
 
+    def apart(self) -> httpx.AsyncBaseTransport:
+        """Make connections that have nothing to do with these, and are closed by themselves."""
+        return _pool(self._context, keep=0)
+
     async def aclose(self) -> None:
         await self._kept.aclose()
         await self._fresh.aclose()
+
+
+class Borrowed(httpx.AsyncBaseTransport):
+    """Send over a transport that somebody else closes."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._transport.handle_async_request(request)
 
 
 def _pool(context: SSLContext, *, keep: int, **options: Any) -> httpx.AsyncHTTPTransport:

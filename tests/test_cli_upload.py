@@ -202,7 +202,7 @@ def test_upload_that_was_carried_out(flipsnack: Flipsnack, known: Sandbox, docum
     assert "complete" == collection["state"]
     assert broken.startswith("note: collection.create: ")
     assert broken.endswith("; finding out whether the upload was carried out")
-    assert found.startswith("note: the upload was carried out: uploads were counted since")
+    assert found.startswith("note: the upload was carried out: an upload was counted since")
     assert 1 == creations(known)
 
 

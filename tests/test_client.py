@@ -590,3 +590,49 @@ async def test_two_loops_do_not_share_a_client() -> None:
     with pytest.raises(ClientClosedError, match="another event loop"):
         await anyio.to_thread.run_sync(elsewhere)
     await flipsnack.aclose()
+
+
+@pytest.mark.parametrize("data", [[{"Email": "a@example.com"}], "text", 7])
+async def test_data_that_is_no_object_has_a_name(data: Any) -> None:
+    """
+    What an undocumented action answers is handed out, whatever its form.
+    """
+    transport, _ = answering({"code": 20, "data": data})
+    async with Flipsnack("k", "s", transport=transport) as flipsnack:
+        found = await flipsnack.call("zapier.getZapierLeadFormSample")
+
+    assert {"data": data} == found
+
+
+@pytest.mark.parametrize(
+    ("action", "options", "field"),
+    [
+        ("", {}, "action"),
+        (5, {}, "action"),
+        ("x.y", {"effect": "once"}, "effect"),
+        ("x.y", {"params": [("a", "b")]}, "params"),
+        ("x.y", {"params": {"a": 10**30}}, "a"),
+        ("x.y", {"file": b"%PDF", "on_progress": 7}, "on_progress"),
+    ],
+)
+async def test_what_cannot_be_called_is_told(action: Any, options: Any, field: str) -> None:
+    """
+    Each wrong argument is told by its name, before anything is sent.
+    """
+    transport, seen = answering(OK)
+    async with Flipsnack("k", "s", transport=transport) as flipsnack:
+        with pytest.raises(InvalidArgumentError) as caught:
+            await flipsnack.call(action, **options)
+
+    assert field == caught.value.field
+    assert [] == seen
+
+
+@pytest.mark.parametrize("options", [{"timeout": "5"}, {"max_wait": "5"}, {"timeout": True}])
+async def test_durations_are_numbers(options: Any) -> None:
+    """
+    What is no number of seconds is told as such.
+    """
+    async with client(Sandbox()) as flipsnack:
+        with pytest.raises(InvalidArgumentError, match="seconds"):
+            flipsnack.with_options(**options)

@@ -615,7 +615,8 @@ async def test_the_last_count_of_uploads_is_evidence(serve: Serve) -> None:
             await flipsnack.with_options(attempts=1).collections.create(TINY, title="Spring")
 
     evidence.check(first.value, document=TINY, body_complete=True, uploads_left=53)
-    evidence.check(second.value, document=TINY, body_complete=True, uploads_left=52)
+    # After the first one, nobody knows how many are left.
+    evidence.check(second.value, document=TINY, body_complete=True, uploads_left=None)
 
 
 async def test_an_upload_by_name_has_the_same_evidence(serve: Serve) -> None:
@@ -855,7 +856,6 @@ async def test_e8_a_redirect_is_never_followed(serve: Serve, call: Call, status:
         envelope(collectionHash=None),
         envelope(collectionHash=""),
         envelope(collectionHash=17),
-        envelope(collectionHash="new1", collectionWidth="wide"),
         b'{"status": "OK", "data": {"collectionHash": "new1"}}',
         b'{"code": true, "data": {"collectionHash": "new1"}}',
         b'{"code": 44, "code": 20, "data": {"collectionHash": "new1"}}',

@@ -603,3 +603,11 @@ def test_b23_no_frame_of_the_decoder_keeps_the_answer(body: str) -> None:
     assert ["decode"] == [frame.name for frame in ours]
     assert CANARY not in repr(ours[0].locals)
     assert caught.value.__context__ is None
+
+
+def test_b9_a_code_with_a_leading_zero_is_none() -> None:
+    """
+    Only 20 and "20" are success, not what some readers would make of it.
+    """
+    for code in ('"020"', '"20.0"', '"+20"', '" 20"', "20.0", "true"):
+        assert "code" == wrong(f'{{"code": {code}, "data": {{}}}}'.encode()).field

@@ -212,3 +212,24 @@ async def test_order_and_further_parameters_are_passed_on() -> None:
     assert sorted(titles, key=lambda title: (title or "").casefold()) == titles
     assert {"orderBy": "name", "orderMode": "asc", "limit": "5"} == box.ledger[0].params
     assert "5" == box.ledger[1].params["limit"]
+
+
+async def test_short_pages_that_count_from_one_are_read_to_the_end() -> None:
+    """
+    A page that comes again as it was is not the last one while a count says that there are more.
+    """
+    assert names(9) == await read(Shelf(names(9), size=2, base=1))
+
+
+@pytest.mark.parametrize("counts", [True, False])
+async def test_a_list_may_begin_further_on(counts: bool) -> None:
+    """
+    A *from* of the caller's own is where the list begins, and nothing before it comes.
+    """
+    shelf = Shelf(names(53), size=10, counts=counts)
+    async with shelf.client() as flipsnack:
+        listing = flipsnack.collections.list(params={"from": 10})
+        found = [collection.collection_hash async for collection in listing]
+
+    assert names(53)[10:] == found
+    assert 10 == shelf.asked[0]

@@ -8,11 +8,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from scripted import client
 
 from flipsnack_async import Flipsnack, UploadOutcomeUnknownError
 from flipsnack_async.sandbox import Sandbox
+from flipsnack_async.transport import Connections
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 COMMANDS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -55,13 +57,22 @@ async def test_the_main_job_as_a_program(
     box = Sandbox(collections=3)
     monkeypatch.setenv("FLIPSNACK_API_KEY", box.api_key)
     monkeypatch.setenv("FLIPSNACK_API_SECRET", box.api_secret)
-    monkeypatch.setattr("flipsnack_async._client.connections", box.transport)
+    patch_connections(monkeypatch, box)
     names: dict[str, Any] = {}
 
     exec(PROGRAMS[0].partition("anyio.run(main)")[0], names)  # noqa: S102  our own README
     await names["main"]()
 
     assert set(box.hashes) == {line.split()[0] for line in capsys.readouterr().out.splitlines()}
+
+
+def patch_connections(monkeypatch: pytest.MonkeyPatch, box: Sandbox) -> None:
+    """Let a client that was given no transport reach the sandbox."""
+
+    async def handle(_: Connections, request: httpx.Request) -> httpx.Response:
+        return await box.transport().handle_async_request(request)
+
+    monkeypatch.setattr(Connections, "handle_async_request", handle)
 
 
 async def run(part: str, **names: Any) -> None:
@@ -87,7 +98,7 @@ async def test_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     The README's calls work one after the other.
     """
     box = Sandbox(collections=3)
-    monkeypatch.setattr("flipsnack_async._client.connections", box.transport)
+    patch_connections(monkeypatch, box)
 
     await run("get_embed", Flipsnack=Flipsnack, api_key=box.api_key, api_secret=box.api_secret)
 

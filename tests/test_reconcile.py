@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -15,7 +16,6 @@ from scripted import answering, client, done, page
 from flipsnack_async import (
     Flipsnack,
     InvalidArgumentError,
-    UploadOutcome,
     UploadOutcomeUnknownError,
 )
 from flipsnack_async.sandbox import Sandbox
@@ -149,39 +149,120 @@ async def test_another_upload_of_the_same_title_is_not_mistaken_for_it() -> None
     assert outcome.created is None
 
 
-@pytest.mark.parametrize("title", ["Mine", "Spring"])
-async def test_without_a_count_only_what_is_being_converted_is_taken(title: str) -> None:
+@pytest.mark.parametrize("created", [True, False])
+async def test_without_a_count_nothing_is_told(created: bool) -> None:
     """
-    Where the count before is not known, a collection of that title may be an older one, unless
-    it is being converted just now.
+    Where the count before is not known, a collection of that title may be an older one.
     """
     box = Sandbox(collections=0, convert_seconds=60.0)
     async with client(box) as flipsnack:
         await flipsnack.collections.create(PDF, title="Spring")
-        await anyio.sleep(100)
     async with client(box) as flipsnack:
-        box.fail("collection.create", torn=title == "Mine", reset=title != "Mine")
-        error = await lost(flipsnack, title=title)
+        box.fail("collection.create", torn=created, reset=not created)
+        error = await lost(flipsnack, title="Spring")
         outcome = await flipsnack.collections.reconcile(error)
 
     assert error.uploads_left_before is None
-    assert (True if title == "Mine" else None) is outcome.created
+    assert outcome.created is None
 
 
-async def test_a_new_month_tells_nothing() -> None:
+async def test_what_never_left_whole_was_not_created_by_us() -> None:
     """
-    A count that went up is no sign that nothing was created.
+    A document that was cut off is not the upload that was counted, whatever has its title.
+    """
+    box = Sandbox(collections=1)
+    async with client(box) as flipsnack:
+        [old] = [collection async for collection in flipsnack.collections.list()]
+        await flipsnack.user.get_stats()
+        box.fail("collection.create", reset=True)
+        error = await lost(flipsnack, title=old.title)
+        error.body_complete = False
+        box.uploads_left -= 1  # somebody else's upload
+        outcome = await flipsnack.collections.reconcile(error)
+
+    assert outcome.created is None
+    assert "had not left whole" in outcome.reason
+
+
+async def test_a_count_that_may_hold_the_upload_is_no_evidence() -> None:
+    """
+    What is asked for while an upload is under way may count it already, and is not believed.
+    """
+    box = Sandbox(collections=0)
+
+    class Hanging(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            response = await box.transport().handle_async_request(request)
+            if request.method == "POST":
+                await anyio.sleep(10)
+                raise httpx.ReadError("lost")
+            return response
+
+    async with Flipsnack(box.api_key, box.api_secret, transport=Hanging()) as flipsnack:
+        await flipsnack.user.get_stats()
+        errors: list[UploadOutcomeUnknownError] = []
+
+        async def upload() -> None:
+            errors.append(await lost(flipsnack, title="Mine"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(upload)
+            await anyio.sleep(5)
+            assert 999 == (await flipsnack.user.get_stats()).api_uploads_left
+        outcome = await flipsnack.collections.reconcile(errors[0])
+        assert outcome.created is True
+        # What was found is known from now on: the next one of that title is another.
+        await flipsnack.user.get_stats()
+        errors[0].uploads_left_before = 1000
+        assert (await flipsnack.collections.reconcile(errors[0])).created is None
+
+
+async def test_an_open_outcome_spoils_the_count() -> None:
+    """
+    After an upload of which nothing is known, the next one has no count to go by, until asked.
     """
     transport, _ = answering(
-        done(api_uploads_left=9), page(504), done(api_uploads_left=1000), done(collections=[])
+        done(api_uploads_left=9), page(504), page(504), done(api_uploads_left=8), page(504)
     )
     async with Flipsnack("k", "s", transport=transport) as flipsnack:
         await flipsnack.user.get_stats()
-        outcome = await flipsnack.collections.reconcile(await lost(flipsnack, title="Spring"))
+        counts = [(await lost(flipsnack)).uploads_left_before for _ in range(2)]
+        await flipsnack.user.get_stats()
+        counts.append((await lost(flipsnack)).uploads_left_before)
 
-    assert outcome == UploadOutcome(
-        None, "the count of uploads before is not known, and no collection has its title"
+    assert [9, None, 8] == counts
+
+
+@pytest.mark.parametrize("after", [9, 1000])
+async def test_a_new_month_tells_nothing(after: int) -> None:
+    """
+    A count that may have begun anew is no sign of anything, not even if it is the same.
+    """
+    transport, _ = answering(
+        done(api_uploads_left=9), page(504), done(api_uploads_left=after), done(collections=[])
     )
+    async with Flipsnack("k", "s", transport=transport) as flipsnack:
+        await flipsnack.user.get_stats()
+        error = await lost(flipsnack, title="Spring")
+        assert error.sent_at is not None
+        error.sent_at -= timedelta(days=32)
+        outcome = await flipsnack.collections.reconcile(error)
+
+    assert outcome.created is None
+    assert "not known for sure" in outcome.reason
+
+
+@pytest.mark.parametrize("wrong", [None, ValueError("x"), "error"])
+async def test_only_the_error_itself_is_evidence(wrong: Any) -> None:
+    """
+    What is no such error is told before any call.
+    """
+    transport, seen = answering(done())
+    async with Flipsnack("k", "s", transport=transport) as flipsnack:
+        with pytest.raises(InvalidArgumentError, match="UploadOutcomeUnknownError"):
+            await flipsnack.collections.reconcile(wrong)
+
+    assert [] == seen
 
 
 async def test_e9_a_success_without_a_hash_is_not_known_either() -> None:

@@ -307,3 +307,37 @@ async def test_polls_wait_in_their_own_lane() -> None:
             await flipsnack.with_options(max_wait=1.0).collections.wait_until_converted(
                 created, within=2000.0
             )
+
+
+async def test_e13_a_chain_of_hashes_is_followed_to_its_end() -> None:
+    """
+    Of a collection that changed its hash twice, the oldest leads to the newest.
+    """
+    transport, _ = answering(
+        done(collectionHash="b"), done(collectionHash="c"), refused(43, "Forbidden")
+    )
+    async with Flipsnack("k", "s", transport=transport) as flipsnack:
+        await flipsnack.collections.update("a", status="unlisted")
+        await flipsnack.collections.update("b", status="public")
+        with pytest.raises(CollectionUnavailableError, match="its hash is c"):
+            await flipsnack.collections.get("a")
+
+
+@pytest.mark.parametrize(
+    "change", [{"status": ""}, {"status": True}, {"params": ["a"]}, {"title": 1.5}]
+)
+async def test_changes_are_checked(change: Any) -> None:
+    """
+    A setting that cannot be sent is told by its name, and nothing goes out.
+    """
+    transport, seen = answering(done())
+    async with Flipsnack("k", "s", transport=transport) as flipsnack:
+        with pytest.raises(InvalidArgumentError) as caught:
+            await flipsnack.collections.update("a", **change)
+        with pytest.raises(InvalidArgumentError, match="responsive"):
+            await flipsnack.collections.get_embed("a", responsive="yes")  # type: ignore[arg-type]
+        with pytest.raises(InvalidArgumentError, match="ref"):
+            await flipsnack.collections.get("")
+
+    assert caught.value.field in change
+    assert [] == seen

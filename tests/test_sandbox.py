@@ -47,7 +47,7 @@ def test_exports() -> None:
     """
     The package exports what it documents, sorted.
     """
-    assert sandbox_package.__all__ == ["Sandbox", "SandboxCall"]
+    assert sandbox_package.__all__ == ["Sandbox", "SandboxCall", "SandboxDownload"]
 
 
 @pytest.mark.parametrize("sign", [signature_of, digest])

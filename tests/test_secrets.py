@@ -10,7 +10,7 @@ import re
 import socket
 import traceback
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -82,7 +82,9 @@ async def server(behaviour: str) -> AsyncIterator[str]:
                 assert KEY.encode() in request  # the key does leave the process, on the wire
                 if behaviour == "silent":
                     await anyio.sleep(5)
-                await stream.send(ANSWERS[behaviour])
+                target = request.split(b" ")[1].decode()
+                known = ANSWERS.get(behaviour)
+                await stream.send(ECHOES[behaviour](target) if known is None else known)
             except (anyio.EndOfStream, anyio.BrokenResourceError):
                 pass
 
@@ -115,7 +117,20 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("behaviour", ANSWERS)
+# A server may repeat the signed address wherever it likes.
+ECHOES: dict[str, Callable[[str], bytes]] = {
+    "echoing redirect": lambda target: response("", "301 Moved", f"Location: https://a.b{target}"),
+    "echoing head": lambda target: response("", "200 OK", f"X-Asked: {target}"),
+    "echoing status": lambda target: response("", f"404 Not Found {target}"),
+    "echoing page": lambda target: response(f"<html>{target}</html>", "404 Not Found"),
+    "echoing nonsense": lambda target: f"HTTP/1.1 {target}\r\n\r\n".encode(),
+    "echoing refusal": lambda target: response(f'{{"code": 44, "status": "Not {target}"}}'),
+    "echoing field": lambda target: response(f'{{"code": 20, "data": {{"views": "{target}"}}}}'),
+    "echoing name": lambda target: response(f'{{"code": 20, "data": {{"{target}": NaN}}}}'),
+}
+
+
+@pytest.mark.parametrize("behaviour", [*ANSWERS, *ECHOES])
 async def test_no_outcome_of_a_call_shows_a_secret(
     behaviour: str,
     everything_logged: pytest.LogCaptureFixture,

@@ -15,6 +15,7 @@ import pytest
 import respx
 from hypothesis import given
 from hypothesis import strategies as st
+from inner import Inner
 from scripted import answering, client, done, refused
 
 from flipsnack_async import (
@@ -27,6 +28,7 @@ from flipsnack_async import (
     Quota,
     QuotaWaitError,
     Rate,
+    UploadOutcomeUnknownError,
     UploadQuotaError,
 )
 from flipsnack_async import _upload as upload
@@ -515,3 +517,40 @@ async def test_nothing_of_an_address_is_told(caplog: pytest.LogCaptureFixture) -
 
     told = [repr(caught.value), str(vars(caught.value)), str(bad.value), caplog.text]
     assert not [text for text in told if "canary" in text]
+
+
+async def test_a_hash_is_not_lost_for_another_odd_field(caplog: pytest.LogCaptureFixture) -> None:
+    """
+    Where the vendor says done and gives the hash, the collection is there, odd as the rest may be.
+    """
+    transport, _ = answering(done(collectionHash="new1", collectionWidth="wide", new=1))
+    async with Flipsnack("k", "s", transport=transport) as flipsnack:
+        created = await flipsnack.collections.create(PDF)
+
+    assert ("new1", None) == (created.collection_hash, created.width)
+    assert {"collectionWidth": "wide", "new": 1}.items() <= created.extra.items()
+    assert "collectionWidth" in caplog.text
+
+
+@pytest.mark.parametrize(("seconds", "answered"), [(50, True), (80, False)])
+async def test_the_answer_gets_as_long_again_as_the_document_took(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, answered: bool
+) -> None:
+    """
+    What is buffered on a slow way is still arriving when the last byte has left.
+    """
+    monkeypatch.setattr(upload, "CHUNK", len(PDF) // 10)
+
+    async def slowly(request: httpx.Request) -> httpx.Response:
+        async for _ in cast(httpx.AsyncByteStream, request.stream):
+            await anyio.sleep(3)
+        await anyio.sleep(seconds)
+        return httpx.Response(200, json=done(collectionHash="new1"))
+
+    flipsnack = Flipsnack("k", "s", transport=Inner(slowly), timeout=30)
+    async with flipsnack:
+        if answered:
+            await flipsnack.collections.create(PDF)
+        else:
+            with pytest.raises(UploadOutcomeUnknownError, match="no progress"):
+                await flipsnack.collections.create(PDF)

@@ -29,8 +29,8 @@ INTERRUPTED: Final = 130
 
 EXIT_CODES: Final = """\
 Exit codes: 0 done, 1 refused by the API or failed, 2 usage, bad argument or setting, or a missing
-extra, 3 partly done (some rows of a harvest or some deletions failed, or what was uploaded is not
-converted yet), 4 wrong or missing credentials, 130 interrupted."""
+extra, 3 partly done (some rows of a harvest or some deletions failed, or a conversion or a package
+is not ready yet), 4 wrong or missing credentials, 130 interrupted."""
 
 _CREDENTIALS: Final = ("FLIPSNACK_API_KEY", "FLIPSNACK_API_SECRET", "api_key", "api_secret")
 

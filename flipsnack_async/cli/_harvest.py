@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TextIO
 
 import anyio
@@ -10,6 +9,7 @@ import click
 
 from flipsnack_async import Flipsnack, FlipsnackError, Harvest, HarvestProgress, HarvestRow, Quota
 
+from ._choice import choice_options, chosen
 from ._failures import FAILED, PARTLY, say
 from ._json_lines import write_line
 from ._looks import look_of_harvest
@@ -21,15 +21,7 @@ from ._tables import of_harvest, show
 
 
 @click.command()
-@click.argument("hashes", metavar="[HASH ...]", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="Every collection of the account.")
-@click.option(
-    "--from-file",
-    "file",
-    metavar="F",
-    type=click.File(encoding="utf-8-sig"),
-    help="Those in a file, one hash a line; - is stdin. Blank lines and # comments are skipped.",
-)
+@choice_options
 @click.option("--start", metavar="DATE", help="The first day, as YYYY-MM-DD.")
 @click.option("--end", metavar="DATE", help="The last day, as YYYY-MM-DD.")
 @click.option("--pages", is_flag=True, help="Ask for each page's statistics too.")
@@ -66,7 +58,7 @@ def harvest(
       flipsnack list | jq -r .collection_hash | flipsnack harvest --from-file -
       flipsnack --sandbox harvest --all --pages
     """
-    refs = _chosen(hashes, everything=everything, file=file)
+    refs = chosen(hashes, everything=everything, file=file)
     output = RowOutput(settings, pages=pages)
 
     async def work(flipsnack: Flipsnack) -> HarvestProgress:
@@ -129,24 +121,3 @@ async def _bring_in(rows: Harvest, quota: Quota, output: RowOutput) -> None:
 def _how_far(progress: HarvestProgress) -> str:
     of_all = "" if progress.total is None else f" of {progress.total:,}"
     return f"{progress.done:,}{of_all} collections done"
-
-
-def _chosen(
-    hashes: tuple[str, ...], *, everything: bool, file: TextIO | None
-) -> Sequence[str] | None:
-    named = bool(hashes) or file is not None
-    if everything == named:
-        raise click.UsageError(
-            "give either --all or which collections: hashes, --from-file, or both"
-        )
-    if everything:
-        return None
-    return [*hashes, *_hashes_in(file)] if file else hashes
-
-
-def _hashes_in(file: TextIO) -> list[str]:
-    try:
-        lines = [line.partition("#")[0].strip() for line in file]
-    except UnicodeDecodeError:
-        raise click.UsageError("--from-file: the file is not UTF-8 text") from None
-    return [line for line in lines if line]

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from datetime import date
+from pathlib import PurePath
 from typing import Any, Final
 
 import attrs
@@ -45,4 +46,6 @@ def plain(value: Any) -> Any:
         return [plain(inner) for inner in value]
     if isinstance(value, date):
         return value.isoformat()
+    if isinstance(value, PurePath):
+        return str(value)
     return value

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from flipsnack_async import Collection, HarvestProgress, QuotaStatistics
+from flipsnack_async import Collection, ExportProgress, HarvestProgress, QuotaStatistics
 
 from ._progress_bar import Look
 from ._readable import counted, duration, printable, size
@@ -14,12 +14,24 @@ from ._readable import counted, duration, printable, size
 
 def look_of_harvest(progress: HarvestProgress, quota: QuotaStatistics) -> Look:
     """Show how far a harvest is, what it has cost, and what may be sent at once."""
+    return _look_of_rows(progress, quota)
+
+
+def look_of_exports(progress: ExportProgress, quota: QuotaStatistics) -> Look:
+    """Show the same of an export, and how much was fetched."""
+    return _look_of_rows(progress, quota, size(progress.bytes))
+
+
+def _look_of_rows(
+    progress: HarvestProgress | ExportProgress, quota: QuotaStatistics, *more: str
+) -> Look:
     total = "?" if progress.total is None else f"{progress.total:,}"
     free = " ".join(f"{tokens}/{rate.limit}" for rate, tokens in quota.free.items())
     parts = [
         f"{progress.done:,}/{total}",
         f"{progress.failed:,} failed",
         counted(progress.calls, "call"),
+        *more,
         f"free {free}",
     ]
     if progress.seconds_left is not None:
@@ -59,6 +71,25 @@ class UploadMeter:
             left = duration((self.total - self.sent) / speed)
             parts += [f"{size(speed)}/s", f"{left} left"]
         return Look("  ".join(parts), self.sent, self.total)
+
+
+class DownloadMeter:
+    """Know how much of a package is here; *total* is None until its host says."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.total: int | None = None
+        self._began = anyio.current_time()
+
+    def moved(self, received: int, total: int | None) -> None:
+        self.received, self.total = received, total
+
+    def look(self) -> Look:
+        if not self.received:
+            waited = duration(anyio.current_time() - self._began)
+            return Look(f"waiting for the package  {waited}")
+        of_all = "" if self.total is None else f" of {size(self.total)}"
+        return Look(f"{size(self.received)}{of_all}", self.received, self.total)
 
 
 class ConversionWatch:

@@ -12,6 +12,8 @@ from ._collections import embed, get, list_collections, update
 from ._delete import delete
 from ._failures import EXIT_CODES, INTERRUPTED, tell
 from ._harvest import harvest
+from ._package import package
+from ._packages import packages
 from ._sandbox_command import sandbox
 from ._settings import Settings, shared_options
 from ._upload import upload
@@ -47,6 +49,8 @@ for command in (
     update,
     delete,
     embed,
+    package,
+    packages,
     call,
     sandbox,
 ):

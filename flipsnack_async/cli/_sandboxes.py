@@ -27,7 +27,9 @@ CONVERSION = 4.0
 def client_of_sandbox(rates: Sequence[Rate] | None) -> Flipsnack:
     """Make a client of a sandbox in this process, both of which keep the same rates."""
     rates = rates or VENDORS_RATES
-    sandbox = Sandbox(rates=rates, latency=LATENCY, convert_seconds=CONVERSION)
+    sandbox = Sandbox(
+        rates=rates, latency=LATENCY, convert_seconds=CONVERSION, export_seconds=CONVERSION
+    )
     return Flipsnack(
         sandbox.api_key,
         sandbox.api_secret,

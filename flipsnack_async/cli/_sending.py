@@ -17,8 +17,16 @@ def check_document(source: str) -> None:
     """Refuse what no call need be made for: standard input, and a file that is not there."""
     if source == "-":
         raise click.UsageError("a document cannot come from stdin; give a file or an address")
-    if "://" not in source and not Path(source).exists():
-        raise click.UsageError(f"{source!r}: there is no such file")
+    if "://" in source:
+        problem = "" if source.startswith("https://") else "an address must start with https://"
+    elif not Path(source).exists():
+        problem = "there is no such file"
+    elif not Path(source).is_file():
+        problem = "it is no file"
+    else:
+        problem = "" if Path(source).stat().st_size else "it is empty"
+    if problem:
+        raise click.UsageError(f"{source!r}: {problem}")
 
 
 @contextmanager

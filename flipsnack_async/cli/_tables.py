@@ -17,12 +17,13 @@ from flipsnack_async import (
     Collection,
     CollectionStats,
     HarvestRow,
+    PackageRow,
     PageStats,
     UserStats,
 )
 
 from ._json_lines import plain
-from ._readable import duration, number, printable
+from ._readable import duration, number, printable, size
 
 
 def show(*tables: Table) -> None:
@@ -64,6 +65,18 @@ def of_harvest(rows: Iterable[HarvestRow], *, pages: bool) -> list[Table]:
             good.add_row(_text(row.collection_hash), *_numbers(row.stats, pages=pages))
         else:
             failed.add_row(_text(row.collection_hash), _text(str(row.error)), style="red")
+    return [table for table in (good, failed) if table.row_count]
+
+
+def of_packages(rows: Iterable[PackageRow]) -> list[Table]:
+    """Make a table of the packages that were saved, and one of those that failed."""
+    good, failed = _table("hash", "file", right=("size",)), _table("hash", "error")
+    for row in rows:
+        name = _text(row.collection_hash)
+        if row.package:
+            good.add_row(name, _text(str(row.package.path)), size(row.package.size))
+        else:
+            failed.add_row(name, _text(str(row.error)), style="red")
     return [table for table in (good, failed) if table.row_count]
 
 

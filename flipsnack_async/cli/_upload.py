@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Unpack
 
 import anyio
@@ -22,41 +21,18 @@ from ._details import Details, details_options
 from ._failures import PARTLY, say, tell
 from ._looks import ConversionWatch, UploadMeter
 from ._outcome import find_out
+from ._polling import polling_options
 from ._progress_bar import progress_bar
 from ._sending import check_document, told_if_interrupted
 from ._session import converse, patience
 from ._settings import Settings, shared_options
 
 
-def _seconds(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    # Found out by the library only when the document has been sent.
-    if not 0 < value < math.inf:
-        raise click.BadParameter("give a number of seconds above 0", ctx, param)
-    return value
-
-
 @click.command()
 @click.argument("source", metavar="FILE_OR_URL")
 @details_options
 @click.option("--wait", is_flag=True, help="Await the end of its conversion.")
-@click.option(
-    "--every",
-    type=float,
-    metavar="S",
-    default=5.0,
-    show_default=True,
-    callback=_seconds,
-    help="With --wait: the seconds between two questions.",
-)
-@click.option(
-    "--within",
-    type=float,
-    metavar="S",
-    default=600.0,
-    show_default=True,
-    callback=_seconds,
-    help="With --wait: the seconds after which to wait no longer.",
-)
+@polling_options(only_with="--wait")
 @shared_options()
 @click.pass_obj
 def upload(

@@ -1,7 +1,7 @@
 """A Flipsnack on your own machine: for tests, demonstrations and a first look, without a key."""
 
 try:
-    from ._ledger import SandboxCall
+    from ._ledger import SandboxCall, SandboxDownload
     from ._sandbox import Sandbox
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("flipsnack_async"):
@@ -9,4 +9,4 @@ except ModuleNotFoundError as error:
     remedy = f"the sandbox needs {error.name}: pip install 'flipsnack-async[sandbox]'"
     raise ModuleNotFoundError(remedy, name=error.name) from None
 
-__all__ = ["Sandbox", "SandboxCall"]
+__all__ = ["Sandbox", "SandboxCall", "SandboxDownload"]

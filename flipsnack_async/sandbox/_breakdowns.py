@@ -5,7 +5,7 @@ To break off, an answer needs a hand on the connection, which is no part of
 ASGI: whoever runs the application puts one into the state of its scope.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import attrs
 from starlette.responses import Response
@@ -16,25 +16,30 @@ CONNECTION = "connection"
 
 @attrs.frozen
 class Connection:
-    """The two ways to end one: after what has been said, or at once and with a bang."""
+    """
+    The two ways to end one, both after what has been said: politely, or with a bang.
+
+    Where nothing need be sent, *carry* takes a body to whoever reads it.
+    """
 
     close: Callable[[], None]
     reset: Callable[[], None]
+    carry: Callable[[AsyncIterator[bytes]], None] | None = None
 
 
 class NoAnswer(Response):
     """Keep the client waiting until it goes away."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await _disconnect(receive)
+        await disconnected(receive)
 
 
 class Reset(Response):
     """Cut the connection without a word."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        _connection(scope).reset()
-        await _disconnect(receive)
+        breakable(scope).reset()
+        await disconnected(receive)
 
 
 class Torn(Response):
@@ -45,7 +50,7 @@ class Torn(Response):
         self.raw_headers = whole.raw_headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = _connection(scope)
+        connection = breakable(scope)
         half = self.body[: len(self.body) // 2]
         await send(
             {
@@ -56,16 +61,24 @@ class Torn(Response):
         )
         await send({"type": "http.response.body", "body": half, "more_body": True})
         connection.close()
-        await _disconnect(receive)
+        await disconnected(receive)
 
 
-def _connection(scope: Scope) -> Connection:
+def connection_of(scope: Scope) -> Connection | None:
+    """Return the connection of a request, if its server is one of the sandbox's own."""
     connection = scope.get("state", {}).get(CONNECTION)
-    if not isinstance(connection, Connection):
+    return connection if isinstance(connection, Connection) else None
+
+
+def breakable(scope: Scope) -> Connection:
+    """Return the connection of a request, which must be one that can be ended."""
+    connection = connection_of(scope)
+    if connection is None:
         raise RuntimeError("Only Sandbox.serve() and Sandbox.transport() can break off an answer.")
     return connection
 
 
-async def _disconnect(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Return when the client has gone away."""
     while (await receive())["type"] != "http.disconnect":
         pass

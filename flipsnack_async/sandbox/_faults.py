@@ -1,6 +1,7 @@
 """Scripted faults: what becomes of a call instead of the right answer, and how often."""
 
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import attrs
 from starlette.responses import Response
@@ -9,7 +10,9 @@ from ._answers import Envelope
 from ._breakdowns import NoAnswer, Reset, Torn
 from ._codes import MESSAGES
 
-ANY_ACTION = "*"
+ANY = "*"
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -43,32 +46,32 @@ def refusal(code: int, message: str | None) -> Envelope:
 
 
 @attrs.define
-class _Scripted:
-    action: str
-    fault: Fault
+class _Scripted(Generic[T]):
+    target: str
+    fault: T
     times_left: int | None
 
 
-class FaultScript:
+class FaultScript(Generic[T]):
     """Hands out faults in the order in which they were added."""
 
     def __init__(self) -> None:
-        self._scripted: list[_Scripted] = []
+        self._scripted: list[_Scripted[T]] = []
 
-    def add(self, action: str, fault: Fault, *, times: int | None) -> None:
+    def add(self, target: str, fault: T, *, times: int | None) -> None:
         if times is not None and times < 1:
             raise ValueError("A fault strikes at least once: times=1 or more, None for ever.")
-        self._scripted.append(_Scripted(action, fault, times))
+        self._scripted.append(_Scripted(target, fault, times))
 
-    def take(self, action: str) -> Fault | None:
-        """Return the fault that strikes the next call of *action*, and count it down."""
+    def take(self, target: str) -> T | None:
+        """Return the fault that next strikes *target*, and count it down."""
         for scripted in self._scripted:
-            if scripted.action in (ANY_ACTION, action):
+            if scripted.target in (ANY, target):
                 self._count_down(scripted)
                 return scripted.fault
         return None
 
-    def _count_down(self, scripted: _Scripted) -> None:
+    def _count_down(self, scripted: _Scripted[T]) -> None:
         if scripted.times_left is None:
             return
         scripted.times_left -= 1

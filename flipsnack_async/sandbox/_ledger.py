@@ -1,4 +1,4 @@
-"""What the sandbox remembers of a call."""
+"""What the sandbox remembers of calls and downloads."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -27,6 +27,23 @@ class SandboxCall:
     code: int | None
     size: int | None = None
     sha256: str | None = None
+
+
+@attrs.define
+class SandboxDownload:
+    """
+    A download that the sandbox saw, from a link that it gave.
+
+    *at* is the loop's time of arrival, *status* the HTTP status of the answer,
+    and *start* the position in the package at which that begins. *sent* is the
+    number of bytes that have left, and grows while they do.
+    """
+
+    at: float
+    collection_hash: str
+    status: int
+    start: int = 0
+    sent: int = 0
 
 
 def ledger_entry(arrival: Arrival, code: int | None) -> SandboxCall:

@@ -9,7 +9,7 @@ import anyio
 import httpx
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from ._account import Account
@@ -21,12 +21,14 @@ from ._choices import Choices, States
 from ._codes import RefusedError
 from ._collections import make_collection
 from ._deprecated import DEPRECATED_ACTIONS
-from ._exports import Exports, package_of
-from ._faults import LOST, RESET, TORN, FaultScript, Instead, refusal
-from ._ledger import SandboxCall, ledger_entry
+from ._downloads import Downloads
+from ._exports import Exports
+from ._faults import ANY, LOST, RESET, TORN, Fault, FaultScript, Instead, refusal
+from ._ledger import SandboxCall, SandboxDownload, ledger_entry
 from ._placeholders import ITEM_STATE, LEAD_SAMPLE, STATES
 from ._rates import RateGate, RateLike, WindowKind
 from ._server import serve
+from ._transfers import Mishap
 from ._transport import SandboxTransport
 
 
@@ -104,16 +106,27 @@ class Sandbox:
     - getEmbed answers an iframe as public pages have it, of the collection's
       size, with startPage and startBook in its address if given. That is always
       https, whatever the parameter says.
-    - An export takes *export_seconds* from the first question, every later one
-      gets a fresh link, and that answers HTTP 403 after *link_seconds*. A
-      failed export is FAILED at once, inside code 20.
     - The lead sample is *lead_sample*, by default three made-up fields.
     - flipbook.delete answers 37 for the last item of a collection, and 43 for an
       item that is not in it. Logos and backgrounds must be JPG or PNG, and
       change nothing that an answer shows.
 
+    Packages
+
+    - An export takes *export_seconds* from the first question, a function being
+      asked once for each, and every later question gets a fresh link. A failed
+      export is FAILED at once, inside code 20.
+    - A link answers HTTP *expired_status* after *link_seconds*, but what began
+      before goes on. A path that was never a link answers 404.
+    - A package is a zip file of *package_size* bytes with eight pages of noise
+      (larger if they need more), or by default a small page of HTML. It is made
+      as it is sent, and the same while the collection's hash and title are.
+    - Downloads have an ETag. With *ranges* they answer a range that has a start:
+      206, or 416 beyond the end, or the whole if If-Range names another ETag.
+      Other ranges are ignored, and without *ranges* all.
+
     *latency*, in seconds, is spent before a call is counted and again before
-    its answer leaves; a function is asked each time.
+    its answer leaves; a function is asked each time. Downloads have none.
     """
 
     def __init__(
@@ -126,8 +139,11 @@ class Sandbox:
         count_refused: bool = False,
         latency: float | Callable[[], float] = 0.0,
         page_size: int = 50,
-        export_seconds: float = 20.0,
+        export_seconds: float | Callable[[], float] = 20.0,
         link_seconds: float = 60.0,
+        expired_status: int = 403,
+        package_size: int | None = None,
+        ranges: bool = True,
         strict: bool = True,
         stringly: bool = False,
         today: date | None = None,
@@ -147,9 +163,12 @@ class Sandbox:
         http_statuses: Mapping[int, int] | None = None,
     ) -> None:
         last_day = today or datetime.now(UTC).date()
+        exports = Exports(
+            export_seconds=export_seconds, link_seconds=link_seconds, package_size=package_size
+        )
         self._account = Account(
             (make_collection(seed, number, last_day) for number in range(collections)),
-            Exports(export_seconds=export_seconds, link_seconds=link_seconds),
+            exports,
             Choices(
                 page_size=page_size,
                 quota_code=quota_code,
@@ -170,17 +189,19 @@ class Sandbox:
         )
         self._actions = {**ACTIONS, **DEPRECATED_ACTIONS} if deprecated else ACTIONS
         self._gate = RateGate(rates, window=window, count_refused=count_refused)
-        self._faults = FaultScript()
+        self._faults = FaultScript[Fault]()
+        self._downloads = Downloads(exports, ranges=ranges, expired_status=expired_status)
         self._latency = latency
         self._strict = strict
         self._stringly = stringly
         self._http_statuses = dict(http_statuses or {})
         self.ledger: list[SandboxCall] = []
+        self.downloads: list[SandboxDownload] = self._downloads.noted
         self.app: Starlette = Starlette(
             routes=[
                 Route("/v1", self._call, methods=["GET", "POST"]),
                 Route("/v1/", self._call, methods=["GET", "POST"]),
-                Route("/packages/{token}/{name}", self._package),
+                Route("/packages/{token}/{name}", self._downloads.answer),
             ]
         )
 
@@ -227,7 +248,11 @@ class Sandbox:
 
     def fail_export(self, collection_hash: str) -> None:
         """Let the package of a collection be FAILED from now on."""
-        self._account.exports.fail(self._account.known(collection_hash))
+        self._account.exports.stick(self._account.known(collection_hash), "FAILED")
+
+    def stall_export(self, collection_hash: str) -> None:
+        """Let the package of a collection be PROCESSING from now on, for ever."""
+        self._account.exports.stick(self._account.known(collection_hash), "PROCESSING")
 
     def fail_conversion(self, collection_hash: str | None = None) -> None:
         """
@@ -277,6 +302,46 @@ class Sandbox:
         else:
             self._faults.add(action, RESET if reset else LOST if lost else TORN, times=times)
 
+    def fail_download(
+        self,
+        *,
+        collection_hash: str | None = None,
+        cut_at: int | None = None,
+        status: int | None = None,
+        body: bytes | None = None,
+        length: int | None = None,
+        redirect: str | None = None,
+        times: int | None = 1,
+    ) -> None:
+        """
+        Let the next downloads of a package go wrong; without a hash, of any.
+
+        Say one of five. In place of the package, *status* is answered with
+        nothing, *body* with 200 as if it were HTML, and *redirect* is an address
+        that 302 leads to. *cut_at* resets the connection after so many bytes of
+        what is sent; on a socket the last of them may be lost. *length* is the
+        Content-Length: with too large a one the connection closes too early,
+        and of too small a one no more is sent. The two that cut need `transport`
+        or `serve`, and no other server.
+
+        Faults strike links that have not expired, in the order they were given,
+        each *times* times, or for ever if that is `None`.
+        """
+        kinds = [cut_at, status, body, length, redirect]
+        if len(kinds) - kinds.count(None) != 1:
+            raise ValueError("Say exactly one of cut_at=, status=, body=, length=, redirect=.")
+        fault: Instead | Mishap
+        if status is not None:
+            fault = Instead(Response(status_code=status))
+        elif body is not None:
+            fault = Instead(Response(body, media_type="text/html"))
+        elif redirect is not None:
+            fault = Instead(RedirectResponse(redirect, 302))
+        else:
+            fault = Mishap(cut_at, length)
+        target = ANY if collection_hash is None else self._account.known(collection_hash).hash
+        self._downloads.faults.add(target, fault, times=times)
+
     async def _call(self, request: Request) -> Response:
         try:
             form = await read_form(request)
@@ -314,11 +379,3 @@ class Sandbox:
             numbers_as_text=self._stringly,
             http_status=http_status or self._http_statuses.get(envelope.code, 200),
         )
-
-    async def _package(self, request: Request) -> Response:
-        link = self._account.exports.link(request.url.path)
-        if link is None:
-            return Response(status_code=404)
-        if anyio.current_time() >= link.expires:
-            return Response(status_code=403)
-        return Response(package_of(link.collection), media_type="application/zip")

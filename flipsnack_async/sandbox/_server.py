@@ -64,7 +64,8 @@ def _reset(transport: asyncio.Transport) -> None:
     # Without lingering a closed socket says RST to its peer, and not a polite FIN.
     now = struct.pack("ii", 1, 0)
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, now)
-    transport.abort()
+    # Not aborted, for that would take back what has been written.
+    transport.close()
 
 
 class _Server(uvicorn.Server):

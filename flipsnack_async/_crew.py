@@ -1,0 +1,115 @@
+"""Work through many collections at once, and hand out a row for each as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Generic, TypeVar
+
+import anyio
+from anyio.abc import ObjectReceiveStream, ObjectSendStream
+
+from .errors import AuthenticationError, FlipsnackError, InvalidArgumentError
+
+Row = TypeVar("Row")
+
+
+class Crew(Generic[Row]):
+    """
+    Hold workers, who live inside an ``async with`` block and nowhere else.
+
+    *work* makes the row of a hash, *excuse* that of one on which the work
+    failed. What is asked for twice is done once.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[str], Awaitable[Row]],
+        excuse: Callable[[str, FlipsnackError], Row],
+        hashes: AsyncGenerator[str],
+        *,
+        at_once: int,
+        ahead: float,
+        total: int | None,
+    ) -> None:
+        if type(at_once) is not int or at_once < 1:
+            raise InvalidArgumentError("at_once", "give a whole number, at least 1")
+        self._do = work
+        self._excuse = excuse
+        self._hashes = hashes
+        self._at_once = at_once
+        self._ahead = ahead
+        self.total = total
+        self.started = self.done = self.failed = 0
+        self._ended_by: Exception | None = None
+        self._rows: ObjectReceiveStream[tuple[Row, bool]]
+        self._workers = anyio.CancelScope()
+
+    async def take(self) -> Row:
+        """Take out the next row; raises `StopAsyncIteration` after the last one."""
+        try:
+            row, is_good = await self._rows.receive()
+        except anyio.EndOfStream:
+            raise self._ended_by or StopAsyncIteration from None
+        self.done += 1
+        self.failed += not is_good
+        return row
+
+    @asynccontextmanager
+    async def working(self) -> AsyncGenerator[None]:
+        raised = None
+        rows, self._rows = anyio.create_memory_object_stream[tuple[Row, bool]]()
+        async with anyio.create_task_group() as tasks, self._rows:
+            tasks.start_soon(self._work_off, rows)
+            try:
+                yield
+            except Exception as error:  # kept, or the task group would wrap it in a group
+                raised = error
+            finally:
+                tasks.cancel_scope.cancel()
+        if raised is not None:
+            raise raised
+
+    async def _work_off(self, rows: ObjectSendStream[tuple[Row, bool]]) -> None:
+        give, take = anyio.create_memory_object_stream[str](self._ahead)
+        with self._workers:
+            async with rows, give, take, anyio.create_task_group() as tasks:
+                tasks.start_soon(self._feed, give)
+                for _ in range(self._at_once):
+                    tasks.start_soon(self._work, take, rows)
+
+    async def _feed(self, give: ObjectSendStream[str]) -> None:
+        seen: set[str] = set()
+        try:
+            async with aclosing(self._hashes):
+                async for collection_hash in self._hashes:
+                    if collection_hash not in seen:
+                        seen.add(collection_hash)
+                        await give.send(collection_hash)
+        except AuthenticationError as error:
+            self._end(error)
+        except FlipsnackError as error:
+            self._ended_by = error  # after the rows of those that were listed
+        except Exception as error:  # the caller's iterator may raise what it likes
+            self._end(error)
+        self.total = len(seen)
+        await give.aclose()
+
+    async def _work(
+        self, take: ObjectReceiveStream[str], rows: ObjectSendStream[tuple[Row, bool]]
+    ) -> None:
+        async for collection_hash in take:
+            self.started += 1
+            try:
+                row = await self._do(collection_hash), True
+            except AuthenticationError as error:
+                self._end(error)
+                return
+            except FlipsnackError as error:
+                # A row may be kept for hours: without the frames that its error came through.
+                row = self._excuse(collection_hash, error.with_traceback(None)), False
+            await rows.send(row)
+
+    def _end(self, error: Exception) -> None:
+        self._ended_by = error
+        self._workers.cancel()

@@ -1,0 +1,36 @@
+"""Keep the HTTP library's log from repeating what a server says."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Final
+from weakref import WeakSet
+
+from ._signing import Credentials
+
+# At DEBUG, httpcore writes down the head of each answer. One that redirects to the address it was
+# asked at, or complains of it, repeats the signature.
+_SIGNATURE: Final = re.compile("[0-9a-fA-F]{32}")
+_LOGGERS: Final = ("httpcore.connection", "httpcore.http11", "httpcore.proxy", "httpx")
+
+_known: Final[WeakSet[Credentials]] = WeakSet()
+
+
+class _Redacting(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        for credentials in _known:
+            text = credentials.clean(text)
+        record.msg, record.args = _SIGNATURE.sub("<hidden>", text), ()
+        return True
+
+
+_redacting: Final = _Redacting()
+
+
+def keep_out_of_logs(credentials: Credentials) -> None:
+    """Hide *credentials*, and whatever looks like a signature, from these logs."""
+    _known.add(credentials)
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_redacting)
