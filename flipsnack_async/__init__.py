@@ -13,7 +13,6 @@ his server counts them, and use every call that is permitted.
 from ._actions import Effect
 from ._client import Flipsnack
 from ._signing import Credentials
-from ._unpack import unpack_package
 from .errors import (
     APIError,
     AuthenticationError,
@@ -39,7 +38,7 @@ from .errors import (
     UploadOutcomeUnknownError,
     UploadQuotaError,
 )
-from .exports import Exports
+from .exports import Exports, unpack_package
 from .harvest import Harvest
 from .models import (
     Collection,

@@ -280,7 +280,7 @@ class Flipsnack:
         *,
         every: float = 5.0,
         within: float = 3600.0,
-        at_once: int = 100,
+        at_once: int = 150,
     ) -> Exports:
         """
         Save the HTML packages of *refs*, or of every collection, as files in *folder*.
@@ -299,7 +299,7 @@ class Flipsnack:
             _hashes(view.collections.list() if refs is None else refs),
             Path(folder),
             every=every,
-            rate=min((rate.limit / rate.per for rate in self.quota.rates), default=math.inf),
+            rounds=partial(_round, self.quota.rates),
             at_once=at_once,
             total=len(refs) if isinstance(refs, Sized) else None,
             calls=lambda: view._calls,
@@ -325,6 +325,12 @@ class Flipsnack:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def _round(rates: Sequence[Rate], packages: int) -> float:
+    """Say how long asking for each of so many takes, up to a period of the slowest rate."""
+    slowest = min(rates, key=lambda rate: rate.limit / rate.per, default=None)
+    return min(slowest.per, packages * slowest.per / slowest.limit) if slowest else 0.0
 
 
 def _rates_from_env() -> tuple[Rate, ...]:

@@ -84,13 +84,13 @@ class Waits(Protocol):
     def waited(self, seconds: float) -> None: ...
 
 
-@attrs.define
 class Sending:
     """Hold what is known of the last time that a call was sent."""
 
-    at: datetime | None = None
-    admitted_at: float = 0.0
-    body: MultipartBody | None = None
+    def __init__(self) -> None:
+        self.at: datetime | None = None
+        self.admitted_at = 0.0
+        self.body: MultipartBody | None = None
 
 
 class Core:

@@ -68,10 +68,12 @@ async def save_package(
     _checks.function("on_progress", on_progress)
     part = _PartFile(collection_hash, target, overwrite=overwrite)
     try:
-        await _blocking.off_the_loop(part.open)
+        await _blocking.off_the_loop(part.check_target)
         transfer = _Transfer(ask, follow, collection_hash, part, on_progress)
         await transfer.wait_for_package()
         async with turn:
+            # Not before: a neighbour that nobody writes to for an hour may be swept away.
+            await _blocking.off_the_loop(part.open)
             await transfer.carry_out()
         return await _blocking.off_the_loop(part.publish)
     finally:
@@ -227,7 +229,9 @@ class _PartFile:
         self._hash = collection_hash
         self._target = Path(target)
         self._overwrite = overwrite
-        name = f".{self._target.name[:100]}.{secrets.token_hex(8)}{SUFFIX}"
+        # A name may have 255 bytes, however few characters these are.
+        self._stem = os.fsencode(self._target.name)[:100].decode(errors="ignore")
+        name = f".{self._stem}.{secrets.token_hex(8)}{SUFFIX}"
         self._path = self._target.with_name(name)
         self._in_use = Lock()
         self._given_up = False
@@ -238,8 +242,8 @@ class _PartFile:
     def open(self) -> None:
         """Make the neighbour, and remove those that were left behind by a kill."""
         with self._using():
-            self._check_target()
-            for other in self._target.parent.glob(f".{escape(self._target.name[:100])}.*{SUFFIX}"):
+            theirs = f".{escape(self._stem)}.{'[0-9a-f]' * 16}{SUFFIX}"
+            for other in self._target.parent.glob(theirs):
                 with suppress(OSError):
                     if time.time() - other.stat().st_mtime > LEFT_BEHIND:
                         other.unlink()
@@ -288,10 +292,11 @@ class _PartFile:
             with suppress(OSError):  # not every disk has hard links
                 os.link(self._path, self._target)
                 return
-        self._check_target()
+        self.check_target()
         os.replace(self._path, self._target)
 
-    def _check_target(self) -> None:
+    def check_target(self) -> None:
+        """Refuse a target that could not be written, or may not be."""
         problem = ""
         if not self._target.parent.is_dir():
             problem = "is in a folder that does not exist"

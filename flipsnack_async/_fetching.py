@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import anyio
 import httpx
@@ -90,6 +90,10 @@ class Fetched(AsyncIterator[bytes]):
         raise TransferBrokenError(failure)
 
     async def aclose(self) -> None:
-        if isinstance(self._body, AsyncGenerator):
-            await self._body.aclose()
+        # A body is generators within generators, which only an end from the innermost one closes
+        # all; else the garbage collector finds them. So whatever they wait for next is cancelled.
+        with anyio.CancelScope() as ending, suppress(httpx.HTTPError):
+            ending.cancel()
+            async for _ in self._body:
+                pass
         await self._stream.aclose()

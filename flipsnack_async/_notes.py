@@ -5,14 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import attrs
-
 from ._actions import Action
 from .errors import APIError, CollectionUnavailableError, UploadOutcomeUnknownError
 from .models import Collection, UserStats
 
 
-@attrs.define
 class Notes:
     """
     Hold what a client has learned about the account.
@@ -26,12 +23,13 @@ class Notes:
     makes the count useless until it is asked for again.
     """
 
-    uploaded: set[str] = attrs.field(factory=set)
-    moved: dict[str, str] = attrs.field(factory=dict)
-    _uploads_left: int | None = None
-    _counted_in: tuple[int, int] = (0, 0)
-    _under_way: int = 0
-    _uploads: int = 0  # begun or ended, ever
+    def __init__(self) -> None:
+        self.uploaded: set[str] = set()
+        self.moved: dict[str, str] = {}
+        self._uploads_left: int | None = None
+        self._counted_in = (0, 0)
+        self._under_way = 0
+        self._uploads = 0  # begun or ended, ever
 
     def begin(self, action: Action[Any]) -> int:
         """Note that a call begins, and return what `end` has to be told."""

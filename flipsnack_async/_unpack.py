@@ -41,25 +41,14 @@ _RESERVED: Final = re.compile(
 )
 
 
-async def unpack_package(
+async def unpack(
     path: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
-    most_members: int = MOST_MEMBERS,
-    most_bytes: int = MOST_BYTES,
-    most_ratio: float = MOST_RATIO,
+    most_members: int,
+    most_bytes: int,
+    most_ratio: float,
 ) -> Path:
-    """
-    Unpack a downloaded package into a folder that is empty or not there yet.
-
-    Raises `DownloadError` for an archive that is broken, ambiguous, or not
-    safe on any system: nothing is skipped or renamed. *most_members* counts
-    files and folders, *most_bytes* is what they may come to when unpacked, and
-    no file larger than 1 MiB may be over *most_ratio* times what it is packed.
-
-    The folder appears when all of it is on the disk. A failure, or being
-    cancelled, leaves nothing behind.
-    """
     caps = _Caps(most_members, most_bytes, most_ratio)
     work = _Work(_unpacking(Path(path), Path(folder), caps))
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -16,7 +17,7 @@ from ._crew import Crew
 from .errors import DownloadError, FlipsnackError, InvalidArgumentError
 from .models import ExportProgress, PackageRow, SavedPackage
 
-__all__ = ["Exports"]
+__all__ = ["Exports", "unpack_package"]
 
 DOWNLOADS = 4
 # A start, and an end that has to be noticed.
@@ -60,7 +61,7 @@ class Exports:
         folder: Path,
         *,
         every: float,
-        rate: float,
+        rounds: Callable[[int], float],
         at_once: int,
         total: int | None,
         calls: Callable[[], int],
@@ -69,7 +70,7 @@ class Exports:
         self._save = save
         self._folder = folder
         self._every = every
-        self._rate = rate
+        self._rounds = rounds
         self._calls = calls
         self._seconds_for = seconds_for
         self._in_progress = 0
@@ -146,7 +147,37 @@ class Exports:
     def _pace(self) -> float:
         # The calls of a minute go round all packages under way. To ask for some of them more often
         # would be to ask for others later, and mostly for nothing.
-        return max(self._every, self._in_progress / self._rate)
+        return max(self._every, self._rounds(self._in_progress))
+
+
+async def unpack_package(
+    path: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    most_members: int = 10_000,
+    most_bytes: int = 4 * 2**30,
+    most_ratio: float = 200.0,
+) -> Path:
+    """
+    Unpack a downloaded package into a folder that is empty or not there yet.
+
+    Raises `DownloadError` for an archive that is broken, ambiguous, or not
+    safe on any system: nothing is skipped or renamed. *most_members* counts
+    files and folders, *most_bytes* is what they may come to when unpacked, and
+    no file larger than 1 MiB may be over *most_ratio* times what it is packed.
+
+    The folder appears when all of it is on the disk. A failure, or being
+    cancelled, leaves nothing behind.
+    """
+    from ._unpack import unpack
+
+    return await unpack(
+        path,
+        folder,
+        most_members=most_members,
+        most_bytes=most_bytes,
+        most_ratio=most_ratio,
+    )
 
 
 def _excuse(collection_hash: str, error: FlipsnackError) -> PackageRow:

@@ -537,11 +537,16 @@ async def test_f14_what_a_kill_left_behind_is_swept(tmp_path: Path) -> None:
     """
     The next download of a target removes its old neighbours, and nobody else's or new ones.
     """
-    names = [".a.zip.0123456789abcdef.part", ".a.zip.new.part", ".b.zip.0123.part", "a.zip.part"]
+    names = [
+        ".a.zip.0123456789abcdef.part",
+        ".a.zip.0123456789abcde0.part",
+        ".b.zip.0123.part",
+        "a.zip.part",
+    ]
     for name in names:
         path = tmp_path / name
         path.write_bytes(b"PK")
-        if "new" not in name:
+        if "cde0" not in name:
             os.utime(path, (time.time() - 7200,) * 2)
 
     await save(Host(), tmp_path / "a.zip")

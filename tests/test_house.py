@@ -74,7 +74,7 @@ MAY_IMPORT = {
     },
     "_crew": {"errors"},
     "harvest": {"_crew", "models", "errors"},
-    "exports": {"_blocking", "_crew", "_download", "models", "errors"},
+    "exports": {"_blocking", "_crew", "_download", "_unpack", "models", "errors"},
     "_requests": {"_actions"},
     "_core": {
         "_actions",

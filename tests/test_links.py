@@ -100,7 +100,9 @@ def test_an_api_on_loopback_may_name_loopback(link: str) -> None:
     assert link == checked_link(link, from_loopback=True)
 
 
-@pytest.mark.parametrize("link", ["http://cdn.example.com/a", "https://10.0.0.1/", "http://10.0.0.1"])
+@pytest.mark.parametrize(
+    "link", ["http://cdn.example.com/a", "https://10.0.0.1/", "http://10.0.0.1"]
+)
 def test_an_api_on_loopback_opens_no_other_door(link: str) -> None:
     """
     What is neither public nor on loopback stays refused.

@@ -25,9 +25,9 @@ from attrs import field, frozen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flipsnack_async import DownloadError, _blocking
+from flipsnack_async import DownloadError, _blocking, unpack_package
 from flipsnack_async import _unpack as room
-from flipsnack_async._unpack import check_package, unpack_package
+from flipsnack_async._unpack import check_package
 from flipsnack_async._zip_layout import CHUNK, contents
 
 pytestmark = pytest.mark.anyio
@@ -235,7 +235,7 @@ async def test_f15_names_that_lead_astray_are_refused(place: Path, name: str) ->
     """
     reason = await refused(place, packed(Piece(b"a.txt"), Piece(name.encode())))
 
-    assert reason.startswith(f"holds {name[:80]!r}"[:-1]) or "too long" in reason
+    assert reason.startswith(f"holds {name[:80]!r}"[:-1])
 
 
 @pytest.mark.parametrize("name", ["CONTENT", "com.txt", "COM10", "nullable", "aux-1", ".a", "a..b"])
@@ -339,7 +339,7 @@ async def test_f16_too_much_is_refused(place: Path) -> None:
     deep = packed(Piece(b"a/b/c"))
     blank = packed(Piece(b"blank", bytes(2**20 + 1)))
 
-    assert "more than 2" in await refused(place, three, most_members=2)
+    assert "holds 3 members, more than 2" == await refused(place, three, most_members=2)
     assert "more than 2 files and folders" in await refused(place, deep, most_members=2)
     assert "more than 299 bytes" in await refused(place, three, most_bytes=299)
     assert "more than 200 times" in await refused(place, blank)
@@ -483,8 +483,8 @@ def wide_end(data: bytes, **wrong: int) -> bytes:
         said["start"],
     )
     locator = struct.pack("<4sLQL", b"PK\6\7", 0, said["at"], said["disks"])
-    small = (LARGEST if wrong.get("hidden") else start,)
-    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, here, count, length, *small, 0)
+    small = wrong.get("small", start)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, here, count, length, small, 0)
     return data[:-22] + record + locator + end
 
 
@@ -499,7 +499,7 @@ async def test_f17_zip64_that_agrees_is_taken(place: Path) -> None:
         packed(Piece(b"a", extra=ZIP64)),
         packed(Piece(b"a", entry_extra=ZIP64, entry={8: LARGEST, 9: LARGEST})),
         wide_end(packed(Piece(b"a"))),
-        wide_end(packed(Piece(b"a")), hidden=1),
+        wide_end(packed(Piece(b"a")), small=LARGEST),
     ):
         assert tree == await unpacked(place, data)
         shutil.rmtree(place / "out" / "site")
@@ -532,7 +532,8 @@ async def test_f17_zip64_that_agrees_is_taken(place: Path) -> None:
                 {"size": 45},
                 {"count": 2},
                 {"start": 1},
-                {"start": 1, "hidden": 1},
+                {"start": 1, "small": LARGEST},
+                {"small": 0},
                 {"at": 0},
                 {"disks": 2},
             )

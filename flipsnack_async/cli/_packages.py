@@ -50,7 +50,7 @@ NAMED = 10
     "--at-once",
     type=click.IntRange(min=1),
     metavar="N",
-    default=100,
+    default=150,
     show_default=True,
     help="How many packages may be under way.",
 )
