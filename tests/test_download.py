@@ -328,7 +328,7 @@ async def test_f10_cuts_anywhere_make_no_other_file(tmp_path: Path) -> None:
     """
     chance = random.Random(2)  # noqa: S311  no secret
     cuts = 0
-    for n in range(150):
+    for n in range(60):
         acts = [cut(chance.randrange(len(PACKAGE))) for _ in range(chance.randrange(1, 6))]
         host = Host(*acts, ranges=chance.random() < 0.7)
         target = tmp_path / f"{n}.zip"
@@ -337,7 +337,7 @@ async def test_f10_cuts_anywhere_make_no_other_file(tmp_path: Path) -> None:
         assert PACKAGE == target.read_bytes()
         target.unlink()
 
-    assert cuts > 300
+    assert cuts > 100
     assert [] == os.listdir(tmp_path)
 
 

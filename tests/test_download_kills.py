@@ -35,7 +35,7 @@ pytestmark = [
 ]
 
 Child: TypeAlias = subprocess.Popen[bytes]
-KILLS = int(os.environ.get("FLIPSNACK_TEST_KILLS", "10"))
+KILLS = int(os.environ.get("FLIPSNACK_TEST_KILLS", "6"))
 BOOKS = 3
 SIZE = 600_000
 PART = re.compile(r"\..+\.[0-9a-f]+\.part")

@@ -33,7 +33,7 @@ from flipsnack_async.sandbox import Sandbox
 
 pytestmark = pytest.mark.anyio
 
-TRANSFERS = int(os.environ.get("FLIPSNACK_TEST_CUTS", "40"))
+TRANSFERS = int(os.environ.get("FLIPSNACK_TEST_CUTS", "20"))
 SIZE = 400_000
 
 

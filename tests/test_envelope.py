@@ -581,7 +581,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(JSON)
 def test_repairing_leaves_good_json_alone(value: object) -> None:
     """

@@ -128,7 +128,7 @@ async def test_deleting_what_was_read_misses_nothing() -> None:
 CHANGES = st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=6)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     total=st.integers(0, 60),
     # Longer than what is added between two pages: a page that comes again as it was ends the list.

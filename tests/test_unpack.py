@@ -694,7 +694,7 @@ async def test_f17_a_package_that_is_cut_off_is_refused(place: Path, good: bytes
         await refused(place, good[:size])
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(st.integers(0, len(small()) - 1), st.binary(min_size=1, max_size=8)), max_size=4

@@ -227,7 +227,7 @@ async def test_e6_a_large_document_is_a_warning(
         (17, "give a path, bytes"),
         (io.BytesIO(PDF), "anyio.open_file"),
     ],
-    ids=str,
+    ids=lambda value: str(value).partition(" object")[0],
 )
 async def test_e6_what_cannot_be_sent_is_found_first(source: Any, remedy: str) -> None:
     """
