@@ -176,7 +176,10 @@ async def test_f14_a_kill_leaves_the_target_whole_or_absent(served: Served, fold
     chance = random.Random(14)  # noqa: S311  no secret
     absent = whole = 0
     following = served.child(folder)
-    for _ in range(KILLS):
+    kills = 0
+    # As many as asked for, and on until one struck where it matters.
+    while kills < KILLS or (not parts(folder) and kills < 10 * KILLS):
+        kills += 1
         # The next one makes itself ready meanwhile.
         child, following = following, served.child(folder)
         let_go(child)
@@ -191,8 +194,8 @@ async def test_f14_a_kill_leaves_the_target_whole_or_absent(served: Served, fold
         whole += len(left)
         absent += len(packages) - len(left)
     young = parts(folder)
-    print(f"{KILLS} kills: targets {whole} times whole, {absent} absent, {len(young)} parts")
-    assert young  # or no kill struck where it matters
+    print(f"{kills} kills: targets {whole} times whole, {absent} absent, {len(young)} parts")
+    assert young
 
     # The next run works beside the young ones: somebody might be at work on them.
     async with served.client() as flipsnack:
