@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from test_cli import Flipsnack, Outcome, command_line, known_sandbox, served_sandbox
+from test_cli import HASHES, Flipsnack, Outcome, command_line, known_sandbox, served_sandbox
 
 from flipsnack_async.sandbox import Sandbox
 
@@ -137,3 +141,31 @@ def test_the_choice_is_needed(flipsnack: Flipsnack, tmp_path: Path) -> None:
     assert 2 == packages(flipsnack, folder).code
     assert 2 == packages(flipsnack, folder, "--all", "fxh4k89").code
     assert not folder.exists()
+
+
+def test_an_interrupted_export_says_what_is_missing(tmp_path: Path) -> None:
+    """
+    Ctrl-C leaves whole files only, names those that are missing, and says how to go on.
+    """
+    folder = tmp_path / "packages"
+    command = [sys.executable, "-m", "flipsnack_async", "--sandbox", "packages", "--into"]
+    with (
+        subprocess.Popen(  # noqa: S603
+            [*command, str(folder), *HASHES[:12]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell without job control may have it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process
+    ):
+        until = time.monotonic() + 20
+        while not folder.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+
+    assert 130 == process.returncode
+    assert f"0 packages saved in {folder}, missing {' '.join(HASHES[:10])} and 2 more" in said
+    assert "the same command goes on" in said
+    assert [] == os.listdir(folder)

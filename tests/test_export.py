@@ -165,3 +165,20 @@ async def test_durations_are_checked(options: dict[str, Any]) -> None:
             )
 
     assert [] == box.ledger
+
+
+async def test_f2_a_package_that_is_never_ready_costs_few_questions() -> None:
+    """
+    A job that hangs is asked for ever more seldom, and given up when the time is over.
+    """
+    box = Sandbox()
+    box.stall_export(box.hashes[0])
+    async with client(box) as flipsnack:
+        began = anyio.current_time()
+        with pytest.raises(ExportTimeoutError):
+            await flipsnack.collections.export(box.hashes[0], within=1800.0)
+
+    assert anyio.current_time() - began <= 1800
+    late = [call for call in box.ledger if call.at - began > 300]
+    assert len(late) <= 2 * 25
+    assert len(box.ledger) < 60
