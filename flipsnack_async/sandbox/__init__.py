@@ -3,10 +3,12 @@
 try:
     from ._ledger import SandboxCall, SandboxDownload
     from ._sandbox import Sandbox
-except ModuleNotFoundError as error:
-    if (error.name or "").startswith("flipsnack_async"):
+except ModuleNotFoundError as _missing:
+    if (_missing.name or "").startswith("flipsnack_async"):
         raise
-    remedy = f"the sandbox needs {error.name}: pip install 'flipsnack-async[sandbox]'"
-    raise ModuleNotFoundError(remedy, name=error.name) from None
+    raise ModuleNotFoundError(
+        f"the sandbox needs {_missing.name}: pip install 'flipsnack-async[sandbox]'",
+        name=_missing.name,
+    ) from None
 
 __all__ = ["Sandbox", "SandboxCall", "SandboxDownload"]
