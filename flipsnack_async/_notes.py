@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ._actions import Action
-from .errors import APIError, CollectionUnavailableError, UploadOutcomeUnknownError
+from .errors import CollectionUnavailableError, FlipsnackError, UploadOutcomeUnknownError
 from .models import Collection, UserStats
 
 
@@ -49,8 +49,10 @@ class Notes:
             self._uploads += 1
             if error is None:
                 self._created(action, reply)
-            elif not isinstance(error, APIError):
-                self._uploads_left = None
+            elif isinstance(error, UploadOutcomeUnknownError) or not isinstance(
+                error, FlipsnackError
+            ):
+                self._uploads_left = None  # open, or cancelled; any other error says: not created
         elif isinstance(reply, UserStats) and not self._under_way and began == self._uploads:
             self._uploads_left = reply.api_uploads_left
             self._counted_in = _month()

@@ -11,9 +11,11 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from scripted import answering, client, done, page
+from scripted import answering, client, done, page, refused
 
 from flipsnack_async import (
+    ConnectionFailedError,
+    FileRejectedError,
     Flipsnack,
     InvalidArgumentError,
     UploadOutcomeUnknownError,
@@ -231,6 +233,20 @@ async def test_an_open_outcome_spoils_the_count() -> None:
         counts.append((await lost(flipsnack)).uploads_left_before)
 
     assert [9, None, 8] == counts
+
+
+@pytest.mark.parametrize("before", [httpx.ConnectError("down"), refused(45)])
+async def test_what_was_surely_not_created_spoils_no_count(before: Any) -> None:
+    """
+    An upload that never left, or was refused, leaves the count as it was.
+    """
+    transport, _ = answering(done(api_uploads_left=9), before, page(504))
+    async with Flipsnack("k", "s", transport=transport, attempts=1) as flipsnack:
+        await flipsnack.user.get_stats()
+        with pytest.raises((ConnectionFailedError, FileRejectedError)):
+            await flipsnack.collections.create(PDF)
+
+        assert 9 == (await lost(flipsnack)).uploads_left_before
 
 
 @pytest.mark.parametrize("after", [9, 1000])
