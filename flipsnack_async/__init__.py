@@ -15,6 +15,7 @@ from ._client import Flipsnack
 from ._signing import Credentials
 from .errors import (
     APIError,
+    ArchiveError,
     AuthenticationError,
     ClientClosedError,
     CollectionUnavailableError,
@@ -50,7 +51,11 @@ from .models import (
     Package,
     PackageRow,
     PageStats,
+    RunSummary,
     SavedPackage,
+    SeriesPlan,
+    SeriesProgress,
+    SeriesRow,
     UploadOutcome,
     UserStats,
 )
@@ -59,6 +64,7 @@ from .transport import QuotaTransport, SigningTransport
 
 __all__ = [
     "APIError",
+    "ArchiveError",
     "AuthenticationError",
     "ClientClosedError",
     "Collection",
@@ -97,7 +103,11 @@ __all__ = [
     "QuotaWaitError",
     "Rate",
     "RateLimitError",
+    "RunSummary",
     "SavedPackage",
+    "SeriesPlan",
+    "SeriesProgress",
+    "SeriesRow",
     "SigningTransport",
     "StillProcessingError",
     "UploadOutcome",

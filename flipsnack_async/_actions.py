@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from datetime import date, datetime
 from types import MappingProxyType
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
@@ -303,6 +304,20 @@ def hash_of(ref: Ref) -> str:
     if not isinstance(collection_hash, str):
         raise InvalidArgumentError("ref", "give a hash, or an object with a collection_hash")
     return collection_hash
+
+
+async def hashes_of(refs: Iterable[Ref] | AsyncIterable[Ref]) -> AsyncGenerator[str]:
+    """Take the hashes out of many, and close what they come from."""
+    if isinstance(refs, AsyncGenerator):
+        async with aclosing(refs):
+            async for ref in refs:
+                yield hash_of(ref)
+    elif isinstance(refs, AsyncIterable):
+        async for ref in refs:
+            yield hash_of(ref)
+    else:
+        for ref in refs:
+            yield hash_of(ref)
 
 
 def _hash_param(ref: Ref) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterable,
     Callable,
     Iterable,
@@ -13,7 +12,7 @@ from collections.abc import (
     Sequence,
     Sized,
 )
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from types import EllipsisType, TracebackType
@@ -36,7 +35,7 @@ from .errors import (
     InvalidArgumentError,
 )
 from .exports import Exports
-from .harvest import Harvest
+from .harvest import Account, Harvest
 from .models import CollectionStats
 from .quota import Lane, Quota, Rate
 from .transport import Borrowed, Connections, checked_url
@@ -263,7 +262,7 @@ class Flipsnack:
 
         return Harvest(
             ask,
-            _hashes(view.collections.list() if refs is None else refs),
+            _actions.hashes_of(view.collections.list() if refs is None else refs),
             at_once=at_once,
             # The account's own listing is read to its end soon, to know how long the harvest will
             # take; from refs of the caller's, no more is drawn than is about to be asked.
@@ -271,6 +270,18 @@ class Flipsnack:
             total=len(refs) if isinstance(refs, Sized) else None,
             calls=lambda: view._calls,
             seconds_for=partial(self.quota.estimate, lane="bulk"),
+        )
+
+    def _account(self) -> Account:
+        view = self._view(lane="bulk", minds_deadline=False, max_wait=None)
+        return Account(
+            get_stats=view.collections.get_stats,
+            list_from=view.collections._list_from,
+            calls=lambda: view._calls,
+            seconds_for=partial(self.quota.estimate, lane="bulk"),
+            token_ends=self.quota.ends,
+            recall=self.quota.recall,
+            key_fingerprint=self._core.key_fingerprint,
         )
 
     def export_many(
@@ -296,7 +307,7 @@ class Flipsnack:
         view = self._view(lane="poll", minds_deadline=False)
         return Exports(
             partial(view.collections._save_package, within=within, overwrite=True),
-            _hashes(view.collections.list() if refs is None else refs),
+            _actions.hashes_of(view.collections.list() if refs is None else refs),
             Path(folder),
             every=every,
             rounds=partial(_round, self.quota.rates),
@@ -339,16 +350,3 @@ def _rates_from_env() -> tuple[Rate, ...]:
     except InvalidArgumentError as error:
         remedy = error.remedy
     raise ConfigurationError("FLIPSNACK_RATES", remedy)
-
-
-async def _hashes(refs: Iterable[Ref] | AsyncIterable[Ref]) -> AsyncGenerator[str]:
-    if isinstance(refs, AsyncGenerator):
-        async with aclosing(refs):
-            async for ref in refs:
-                yield _actions.hash_of(ref)
-    elif isinstance(refs, AsyncIterable):
-        async for ref in refs:
-            yield _actions.hash_of(ref)
-    else:
-        for ref in refs:
-            yield _actions.hash_of(ref)

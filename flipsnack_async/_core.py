@@ -116,6 +116,7 @@ class Core:
 
         self._signing = SigningTransport(IsolatedTransport(connections), credentials)
         self._clean = credentials.clean
+        self.key_fingerprint = credentials.lasting_fingerprint
         self._account = (credentials.fingerprint(), api_url.host) if quota is None else None
         self._rates = rates
         self._quota = quota  # found when there is an event loop to share it in

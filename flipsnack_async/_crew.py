@@ -14,12 +14,30 @@ from .errors import AuthenticationError, FlipsnackError, InvalidArgumentError
 Row = TypeVar("Row")
 
 
+class StopError(Exception):
+    """Say that the work on one collection found out why all work is to end: *error*."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+async def once_each(hashes: AsyncGenerator[str]) -> AsyncGenerator[str]:
+    """Leave out what came before."""
+    seen: set[str] = set()
+    async with aclosing(hashes):
+        async for collection_hash in hashes:
+            if collection_hash not in seen:
+                seen.add(collection_hash)
+                yield collection_hash
+
+
 class Crew(Generic[Row]):
     """
     Hold workers, who live inside an ``async with`` block and nowhere else.
 
     *work* makes the row of a hash, *excuse* that of one on which the work
-    failed. What is asked for twice is done once.
+    failed. No hash may come twice.
     """
 
     def __init__(
@@ -79,20 +97,19 @@ class Crew(Generic[Row]):
                     tasks.start_soon(self._work, take, rows)
 
     async def _feed(self, give: ObjectSendStream[str]) -> None:
-        seen: set[str] = set()
+        fed = 0
         try:
             async with aclosing(self._hashes):
                 async for collection_hash in self._hashes:
-                    if collection_hash not in seen:
-                        seen.add(collection_hash)
-                        await give.send(collection_hash)
+                    fed += 1
+                    await give.send(collection_hash)
         except AuthenticationError as error:
             self._end(error)
         except FlipsnackError as error:
             self._ended_by = error  # after the rows of those that were listed
         except Exception as error:  # the caller's iterator may raise what it likes
             self._end(error)
-        self.total = len(seen)
+        self.total = fed
         await give.aclose()
 
     async def _work(
@@ -104,6 +121,9 @@ class Crew(Generic[Row]):
                 row = await self._do(collection_hash), True
             except AuthenticationError as error:
                 self._end(error)
+                return
+            except StopError as stop:
+                self._end(stop.error)
                 return
             except FlipsnackError as error:
                 # A row may be kept for hours: without the frames that its error came through.

@@ -57,6 +57,16 @@ class Listing(AsyncIterator[Collection]):
         self._more = True
         self._unreadable: InvalidAnswerError | None = None
 
+    @property
+    def is_ready(self) -> bool:
+        """Say whether the next collection comes without a call."""
+        return bool(self._ready)
+
+    @property
+    def is_over(self) -> bool:
+        """Say whether all pages were read."""
+        return not self._more
+
     async def __anext__(self) -> Collection:
         while not self._ready and self._more:
             is_first = self._index <= self._start

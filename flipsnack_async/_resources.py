@@ -88,6 +88,10 @@ class Collections:
         )
         return Listing(self._call, first)
 
+    def _list_from(self, index: int) -> Listing:
+        params = {"from": index} if index else None
+        return Listing(self._call, _actions.collection_get_list(params=params))
+
     async def get(self, ref: Ref) -> Collection:
         """Ask for a collection, and how far its conversion is."""
         return await self._call(_actions.collection_get(ref))

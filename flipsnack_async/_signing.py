@@ -61,6 +61,10 @@ class Credentials:
         """Tell one key from another within this process, without telling the key."""
         return hashlib.sha256(_SALT + self._key).digest()
 
+    def lasting_fingerprint(self, salt: bytes) -> str:
+        """Tell one key from another in a file, without telling the key."""
+        return hashlib.scrypt(self._key, salt=salt, n=2**14, r=8, p=1, dklen=16).hex()
+
     def check(self) -> None:
         """Raise `ConfigurationError` where key or secret can't be one: empty, or with a blank."""
         for setting, value in (("api_key", self._key), ("api_secret", self._secret)):

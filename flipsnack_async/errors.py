@@ -24,6 +24,7 @@ What can go wrong, one class for each thing a caller would do about it.
      |- ExportFailedError               the vendor could not build the package
      |- ExportTimeoutError              the package was not ready in time; is a TimeoutError
      |- DownloadError                   a package could not be fetched, or is not to be trusted
+     |- ArchiveError                    an archive is damaged, in use, or about something else
 
 Every error can be pickled. None holds a key, a signature, a URL or an object of httpx.
 """
@@ -35,6 +36,7 @@ from typing import Final
 
 __all__ = [
     "APIError",
+    "ArchiveError",
     "AuthenticationError",
     "ClientClosedError",
     "CollectionUnavailableError",
@@ -354,6 +356,24 @@ class DownloadError(FlipsnackError):
 
     def __str__(self) -> str:
         return f"the package {self.subject} {self.reason}"
+
+
+class ArchiveError(FlipsnackError):
+    """
+    Say why an archive cannot be used, and what would do; nothing in it was changed.
+
+    It is damaged, none of ours, in use elsewhere, or about another key or
+    something else. *path* is the archive's.
+    """
+
+    def __init__(self, path: str, problem: str, remedy: str) -> None:
+        super().__init__(path, problem, remedy)
+        self.path = path
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"the archive {self.path} {self.problem}; {self.remedy}"
 
 
 CODES: Final[dict[int, type[APIError]]] = {

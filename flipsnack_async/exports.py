@@ -13,7 +13,7 @@ from typing import Protocol
 import anyio
 
 from . import _blocking
-from ._crew import Crew
+from ._crew import Crew, once_each
 from .errors import DownloadError, FlipsnackError, InvalidArgumentError
 from .models import ExportProgress, PackageRow, SavedPackage
 
@@ -76,7 +76,9 @@ class Exports:
         self._in_progress = 0
         self._bytes = 0
         self._downloads = anyio.CapacityLimiter(DOWNLOADS)
-        self._crew = Crew(self._work, _excuse, hashes, at_once=at_once, ahead=at_once, total=total)
+        self._crew = Crew(
+            self._work, _excuse, once_each(hashes), at_once=at_once, ahead=at_once, total=total
+        )
         self._context = self._crew.working()
 
     @property

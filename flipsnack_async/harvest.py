@@ -2,14 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from datetime import date
 from types import TracebackType
+from typing import Protocol
 
-from ._crew import Crew
+import attrs
+
+from ._crew import Crew, once_each
+from ._pace import Pace
 from .errors import FlipsnackError
-from .models import CollectionStats, HarvestProgress, HarvestRow
+from .models import Collection, CollectionStats, HarvestProgress, HarvestRow
 
 __all__ = ["Harvest"]
+
+
+class Listing(Protocol):
+    """Yield collections, and say where in the list it is."""
+
+    def __aiter__(self) -> AsyncIterator[Collection]: ...
+
+    @property
+    def is_ready(self) -> bool: ...
+
+    @property
+    def is_over(self) -> bool: ...
+
+
+class GetStats(Protocol):
+    """Ask for a collection's statistics."""
+
+    def __call__(
+        self,
+        ref: str,
+        /,
+        *,
+        start_date: date | None = None,
+        end_date: date | None = None,
+        pages: bool = False,
+    ) -> Awaitable[CollectionStats]: ...
+
+
+@attrs.frozen
+class Account:
+    """
+    Hold what a harvest that is kept needs of a client; its calls queue in the bulk lane.
+
+    *token_ends* and *recall* are the quota's, in the event loop's time.
+    """
+
+    get_stats: GetStats
+    list_from: Callable[[int], Listing]
+    calls: Callable[[], int]
+    seconds_for: Callable[[int], float]
+    token_ends: Callable[[], list[float]]
+    recall: Callable[[Iterable[float]], None]
+    key_fingerprint: Callable[[bytes], str]
 
 
 class Harvest:
@@ -45,9 +93,10 @@ class Harvest:
         def excuse(collection_hash: str, error: FlipsnackError) -> HarvestRow:
             return HarvestRow(collection_hash, error=error)
 
-        self._crew = Crew(work, excuse, hashes, at_once=at_once, ahead=ahead, total=total)
+        self._crew = Crew(work, excuse, once_each(hashes), at_once=at_once, ahead=ahead, total=total)
         self._context = self._crew.working()
         self._calls = calls
+        self._pace = Pace(calls)
         self._seconds_for = seconds_for
 
     @property
@@ -59,7 +108,9 @@ class Harvest:
             done=crew.done,
             failed=crew.failed,
             calls=self._calls(),
+            calls_per_minute=self._pace.per_minute(),
             total=crew.total,
+            calls_left=unasked,
             seconds_left=None if unasked is None else self._seconds_for(unasked),
         )
 

@@ -28,7 +28,11 @@ __all__ = [
     "Package",
     "PackageRow",
     "PageStats",
+    "RunSummary",
     "SavedPackage",
+    "SeriesPlan",
+    "SeriesProgress",
+    "SeriesRow",
     "UploadOutcome",
     "UserStats",
 ]
@@ -212,15 +216,96 @@ class HarvestProgress:
     Say how far a harvest is.
 
     *done* counts rows, *failed* those among them that hold an error, *calls*
-    every call sent, repeated and listing ones included. *total* and
-    *seconds_left* are None until it is known how many collections there are.
+    every call sent, repeated and listing ones included. *calls_per_minute* is
+    the pace of the last minute. *total*, *calls_left* and *seconds_left*, by
+    the quota, are None until it is known how many collections there are.
     """
 
     done: int
     failed: int
     calls: int
+    calls_per_minute: float
     total: int | None
+    calls_left: int | None
     seconds_left: float | None
+
+
+@attrs.frozen
+class SeriesRow:
+    """
+    Hold a collection's statistics of one step, or why it has none of any.
+
+    *stats* are of the days from their start_date to their end_date. What
+    *is_inferred* was concluded from other answers, without a call of its own.
+    """
+
+    collection_hash: str
+    stats: CollectionStats | None = None
+    is_inferred: bool = False
+    error: FlipsnackError | None = None
+
+
+@attrs.frozen
+class SeriesPlan:
+    """
+    Say what a series may cost before it starts.
+
+    *steps* are those of all collections together, *steps_known* need no call.
+    Calls and seconds, by the quota, are bounds: how many are read on how few
+    days decides.
+    """
+
+    collections: int
+    steps: int
+    steps_known: int
+    least_calls: int
+    most_calls: int
+    least_seconds: float
+    most_seconds: float
+
+
+@attrs.frozen
+class SeriesProgress:
+    """
+    Say how far a series is.
+
+    *done* and *failed* count collections, *steps_done* the steps whose
+    numbers are known. *most_calls_left* and *most_seconds_left* are bounds;
+    they and *total* are None until it is known how many collections there are.
+    """
+
+    done: int
+    failed: int
+    steps_done: int
+    calls: int
+    calls_per_minute: float
+    total: int | None
+    most_calls_left: int | None
+    most_seconds_left: float | None
+
+
+@attrs.frozen
+class RunSummary:
+    """
+    Say what an archive holds of one harvest or series: its *kind*.
+
+    *parameters* are what was asked for. *state* is listing, asking, complete
+    or partial; the latter when some collections *failed*, beside those that
+    are *gone*: deleted, or somebody else's. Of *pending* ones nothing is known
+    yet. Times are in UTC.
+    """
+
+    run: int
+    kind: str
+    parameters: Mapping[str, Any]
+    state: str
+    started_at: datetime
+    written_at: datetime
+    calls: int
+    done: int
+    failed: int
+    gone: int
+    pending: int
 
 
 @attrs.frozen

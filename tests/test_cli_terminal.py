@@ -329,15 +329,27 @@ def test_progress_of_an_upload(document: str) -> None:
 @pytest.mark.parametrize(
     ("total", "left", "words"),
     [
-        (None, None, "1,234/?  12 failed  1,300 calls  free 5/5 12/60"),
-        (9000, 7766.0, "1,234/9,000  12 failed  1,300 calls  free 5/5 12/60  2 h 09 min left"),
+        (None, None, "1,234/?  12 failed  1,300 calls  59.8/min  free 5/5 12/60"),
+        (
+            9000,
+            7766.0,
+            "1,234/9,000  12 failed  1,300 calls  59.8/min  free 5/5 12/60  2 h 09 min left",
+        ),
     ],
 )
 def test_progress_in_words(total: int | None, left: float | None, words: str) -> None:
     """
     Next to the bar stands how far it is, what it has cost, what is free, and how long it takes.
     """
-    progress = HarvestProgress(done=1234, failed=12, calls=1300, total=total, seconds_left=left)
+    progress = HarvestProgress(
+        done=1234,
+        failed=12,
+        calls=1300,
+        calls_per_minute=59.8,
+        total=total,
+        calls_left=total and total - 1234,
+        seconds_left=left,
+    )
     free = {Rate(5, per=1.0): 5, Rate(60, per=60.0): 12}
     quota = QuotaStatistics(free=free, waiting={}, next_in=0.0, admitted=0, refused=0, foreign=0.0)
 

@@ -14,7 +14,7 @@ from ._readable import counted, duration, printable, size
 
 def look_of_harvest(progress: HarvestProgress, quota: QuotaStatistics) -> Look:
     """Show how far a harvest is, what it has cost, and what may be sent at once."""
-    return _look_of_rows(progress, quota)
+    return _look_of_rows(progress, quota, f"{progress.calls_per_minute:.1f}/min")
 
 
 def look_of_exports(progress: ExportProgress, quota: QuotaStatistics) -> Look:
