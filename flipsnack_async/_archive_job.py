@@ -129,8 +129,6 @@ class Job(Generic[Row]):
         run = self.file.run
         if self._refs is not None and run is not None and run.state == "listing":
             await _blocking.off_the_loop(self.file.list_wanted, now())
-        if last is not None:
-            self._recall(last)
         await self._count()
 
     async def _is_of_key(self, run: Run) -> bool:
@@ -143,7 +141,10 @@ class Job(Generic[Row]):
 
     async def _start(self, last: Run | None) -> None:
         fingerprint = await _blocking.off_the_loop(self._fingerprint, secrets.token_bytes(16))
-        number = 1 if last is None else last.number + 1
+        number = 1
+        if last is not None:
+            self._recall(last.spent)
+            number += last.number
         time = now()
         run = Run(
             number, self._kind, self._parameters, fingerprint, "listing", time, time, self._spent()
@@ -166,6 +167,7 @@ class Job(Generic[Row]):
                 "finish it with the same refs",
             )
         await _blocking.off_the_loop(self.file.check, run)
+        self._recall(run.spent)
         self._calls_before = run.spent.calls
         await _blocking.off_the_loop(
             self.file.begin, attrs.evolve(run, spent=self._spent(), written_at=now())
@@ -181,11 +183,12 @@ class Job(Generic[Row]):
         ends = tuple(end + ahead for end in self.account.token_ends())
         return Spent(self._calls_before + self.account.calls(), ends, self._at_once)
 
-    def _recall(self, last: Run) -> None:
+    def _recall(self, spent: Spent) -> None:
         """Take the tokens that the archive's last calls still hold, unless they are out already."""
+        # Before anything is written: a kill may come again at once.
         present, ahead = anyio.current_time(), now().timestamp() - anyio.current_time()
         out = self.account.token_ends()
-        for end in last.spent.tokens:
+        for end in spent.tokens:
             # A time that is still to come is a clock's fault.
             end = min(end - ahead, present)
             known = next((other for other in out if abs(other - end) < SAME), None)
@@ -193,7 +196,7 @@ class Job(Generic[Row]):
                 self.account.recall([end])
             else:
                 out.remove(known)
-        self.account.recall([present] * last.spent.under_way)
+        self.account.recall([present] * spent.under_way)
 
     # --- what there is to do
 

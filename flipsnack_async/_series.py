@@ -18,6 +18,7 @@ from __future__ import annotations
 from calendar import monthrange
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from datetime import date
+from itertools import groupby
 from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import attrs
@@ -110,9 +111,8 @@ def resolve(
     as a call. With *exact* nothing is inferred, and what was is asked for.
     """
     flipbook = _Flipbook(collection_hash, steps, known, pool, exact=exact)
-    nodes: list[_Node] = [(0, len(steps), None)] if steps else []
-    while nodes:
-        nodes += yield from flipbook.visit(*nodes.pop())
+    while flipbook.nodes:
+        flipbook.nodes += yield from flipbook.visit(*flipbook.nodes.pop())
     pool.credit += flipbook.credit
     return [row for row in flipbook.rows if row is not None]
 
@@ -125,15 +125,16 @@ class _Flipbook:
         self._steps = steps
         self._pool = pool
         self._answers = {s: k for s, k in known.items() if isinstance(k, CollectionStats)}
-        self.rows: list[Resolved | None] = [None] * len(steps)
-        self.credit = 0
+        earlier = {s: k for s, k in known.items() if isinstance(k, Resolved)}
+        if exact:
+            earlier = {s: row for s, row in earlier.items() if not row.is_inferred}
+        self.rows = [earlier.get(step) for step in steps]
+        self.credit = self.rows.count(None) * (_STEP - _CALL)
+        gaps = [[*gap] for row, gap in groupby(range(len(steps)), self.rows.__getitem__) if not row]
+        self.nodes: list[_Node] = [(gap[0], gap[-1] + 1, None) for gap in reversed(gaps)]
         for index, step in enumerate(steps):
-            row = known.get(step)
-            if not isinstance(row, Resolved):
-                self.credit += _STEP - _CALL
-                self._settle(index, row)
-            elif not (exact and row.is_inferred):
-                self.rows[index] = row
+            if step in self._answers:
+                self._settle(index, self._answers[step])
         self._ranges = 0  # that were asked for
         self._adds_up: bool | None = None
         self._is_trusted = not exact
@@ -162,7 +163,9 @@ class _Flipbook:
         middle = half if total is not None and self._affords(*wanted) else low + 1
         left = yield from self._ask(low, middle)
         right = yield from self._right_of(left, low, middle, high, total)
-        return [(middle, high, right), (low, middle, left)]
+        nodes = [(middle, high, right), (low, middle, left)]
+        # What is zero comes first, since it brings credit.
+        return nodes[::-1] if right and _is_zero(right) else nodes
 
     def _right_of(
         self, left: CollectionStats, low: int, middle: int, high: int, total: CollectionStats | None
@@ -170,7 +173,7 @@ class _Flipbook:
         if total is None or not self._is_trusted:
             return None
         if self._adds_up is None:
-            if not self._affords((low, middle), (middle, high)):
+            if not self._affords((middle, high)):
                 return None
             right = yield from self._ask(middle, high)
             rest = _rest(total, left, right)
@@ -184,8 +187,8 @@ class _Flipbook:
         return rest
 
     def _ask(self, low: int, high: int) -> _Calls[CollectionStats]:
-        span, row = self._span(low, high), self.rows[low]
-        stats = row.stats if row and high - low == 1 else self._answers.get(span)
+        span = self._span(low, high)
+        stats = self._answers.get(span)
         if high - low > 1:
             # Paid before the call: while it lasts, others draw on the pool.
             self._ranges += 1
@@ -212,8 +215,8 @@ class _Flipbook:
         borrows = self._ranges < 3 if self._adds_up is None else self._adds_up
         return not cost or cost <= self.credit + (max(self._pool.credit, 0) if borrows else 0)
 
-    def _settle(self, index: int, stats: CollectionStats | None) -> None:
-        if stats and not self.rows[index]:
+    def _settle(self, index: int, stats: CollectionStats) -> None:
+        if not self.rows[index]:
             first, last = self._steps[index]
             stats = attrs.evolve(stats, start_date=first, end_date=last)
             self.rows[index] = Resolved(stats, is_inferred=False)
