@@ -54,7 +54,11 @@ class Resolved:
 
 @attrs.define
 class Pool:
-    """Hold the credit that the finished flipbooks of a series left over."""
+    """
+    Hold the credit that the finished flipbooks of a series left over.
+
+    It is below zero where answers are known that were paid from a fuller one.
+    """
 
     credit: int = 0
 
@@ -89,7 +93,7 @@ def bounds(steps: Iterable[int], *, exact: bool = False) -> tuple[int, int]:
     Say how many calls a series takes at least and at most, by its flipbooks' numbers of *steps*.
 
     Calls of a series that was broken off are among them, steps that were
-    `Resolved` before it are not.
+    `Resolved` before it are not. Wider ranges that are known may save more.
     """
     numbers = [number for number in steps if number]
     total = sum(numbers)
@@ -107,8 +111,8 @@ def resolve(
     *steps* follow one another without a gap. What is *known* is not asked
     for. An answer in it, be it a step's or a wider range's, counts as a call
     of this series: so one that was broken off goes on as if it had not been.
-    A step that an earlier series left `Resolved` counts neither as a step nor
-    as a call. With *exact* nothing is inferred, and what was is asked for.
+    What an earlier one left `Resolved` counts neither as a step nor as a
+    call. With *exact* nothing is inferred, and what was is asked for.
     """
     flipbook = _Flipbook(collection_hash, steps, known, pool, exact=exact)
     while flipbook.nodes:
@@ -124,18 +128,18 @@ class _Flipbook:
         self._hash = collection_hash
         self._steps = steps
         self._pool = pool
-        self._answers = {s: k for s, k in known.items() if isinstance(k, CollectionStats)}
-        earlier = {s: k for s, k in known.items() if isinstance(k, Resolved)}
+        self._earlier = {s: k for s, k in known.items() if isinstance(k, Resolved)}
         if exact:
-            earlier = {s: row for s, row in earlier.items() if not row.is_inferred}
-        self.rows = [earlier.get(step) for step in steps]
+            self._earlier = {s: row for s, row in self._earlier.items() if not row.is_inferred}
+        self._answers = {s: row.stats for s, row in self._earlier.items() if not row.is_inferred}
+        self._answers |= {s: k for s, k in known.items() if isinstance(k, CollectionStats)}
+        self.rows = [self._earlier.get(step) for step in steps]
         self.credit = self.rows.count(None) * (_STEP - _CALL)
         gaps = [[*gap] for row, gap in groupby(range(len(steps)), self.rows.__getitem__) if not row]
         self.nodes: list[_Node] = [(gap[0], gap[-1] + 1, None) for gap in reversed(gaps)]
         for index, step in enumerate(steps):
             if step in self._answers:
                 self._settle(index, self._answers[step])
-        self._ranges = 0  # that were asked for
         self._adds_up: bool | None = None
         self._is_trusted = not exact
 
@@ -189,11 +193,10 @@ class _Flipbook:
     def _ask(self, low: int, high: int) -> _Calls[CollectionStats]:
         span = self._span(low, high)
         stats = self._answers.get(span)
-        if high - low > 1:
+        if high - low > 1 and span not in self._earlier:
             # Paid before the call: while it lasts, others draw on the pool.
-            self._ranges += 1
             self.credit -= _CALL
-            borrowed = max(0, min(-self.credit, self._pool.credit))
+            borrowed = max(0, -self.credit)
             self._pool.credit -= borrowed
             self.credit += borrowed
         if stats is None:
@@ -211,9 +214,9 @@ class _Flipbook:
                 if any(self.rows[low:high]):
                     return False
                 cost += _CALL if high - low > 1 else 0
-        # Others' credit is for a whole and its halves, and for what is known to save calls.
-        borrows = self._ranges < 3 if self._adds_up is None else self._adds_up
-        return not cost or cost <= self.credit + (max(self._pool.credit, 0) if borrows else 0)
+        # Where counters do not add up, splitting often saves nothing: others do not pay for it.
+        borrowed = 0 if self._adds_up is False else self._pool.credit
+        return not cost or cost <= self.credit + borrowed
 
     def _settle(self, index: int, stats: CollectionStats) -> None:
         if not self.rows[index]:
