@@ -1,8 +1,11 @@
-"""Arguments that every room has: seconds, and functions to call back."""
+"""Arguments that every room has: seconds, paths, and functions to call back."""
 
 from __future__ import annotations
 
-import math
+import inspect
+import os
+import sys
+from pathlib import Path
 
 from .errors import InvalidArgumentError
 
@@ -12,13 +15,26 @@ def seconds(field: str, value: object, *, may_be_zero: bool = False) -> None:
     match value:
         case bool():
             pass
-        case int() | float() if 0 < value < math.inf or (may_be_zero and value == 0):
+        case int() | float() if 0 < value <= sys.float_info.max or (may_be_zero and value == 0):
             return
     least = "at least" if may_be_zero else "above"
     raise InvalidArgumentError(field, f"give a number of seconds {least} 0")
 
 
+def path(field: str, value: str | os.PathLike[str]) -> Path:
+    """Refuse what no system could have for a path."""
+    try:
+        found = Path(value)
+        if b"\0" not in os.fsencode(found):
+            return found
+    except (TypeError, UnicodeEncodeError):
+        pass
+    raise InvalidArgumentError(field, "give a path in text, without NUL or half a surrogate pair")
+
+
 def function(field: str, value: object) -> None:
-    """Refuse what cannot be called."""
+    """Refuse what cannot be called, or would have to be awaited."""
     if value is not None and not callable(value):
         raise InvalidArgumentError(field, "give a function, or None")
+    if inspect.iscoroutinefunction(value):
+        raise InvalidArgumentError(field, "give a plain function; nobody would await this one")

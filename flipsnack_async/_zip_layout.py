@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, Final, NoReturn
 
 from attrs import frozen
@@ -31,6 +31,7 @@ _END: Final = struct.Struct("<4s4H2LH")
 _WIDE_END: Final = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR: Final = struct.Struct("<4sLQL")
 _ZIP64: Final = 0x0001
+_WITH_DISK: Final = 28  # bytes of a field that tells three numbers and a disk's
 _SECOND_NAME: Final = 0x7075
 _TOO_WIDE: Final = 2**32 - 1
 
@@ -43,12 +44,10 @@ _UNIX: Final = (3, 19)
 _NEWEST: Final = 63  # the format's version 6.3
 _STORED: Final = 0
 _DEFLATED: Final = 8
-# A volume's label, a device, a reparse point, as DOS and Windows mark them.
-_ODD_ATTRIBUTES: Final = 0x08 | 0x40 | 0x400
-_DOS_FOLDER: Final = 0x10
 
-_LONGEST_NAME: Final = 512
-_LONGEST_COMMENT: Final = 1024
+_LONGEST_COMMENT: Final = 2**16 - 1
+_LONGEST_DIRECTORY: Final = 32 * 2**20  # as much of it as may have to be kept in memory
+_SHOWN: Final = 80
 
 
 class RefusedError(Exception):
@@ -57,7 +56,11 @@ class RefusedError(Exception):
 
 @frozen
 class Member:
-    """Hold what the directory says of a member; the *name* of a folder ends with a slash."""
+    """
+    Hold what the directory says of a member; the *name* of a folder ends with a slash.
+
+    What cannot be decoded is in a name as `os.fsdecode` would put it there.
+    """
 
     raw_name: bytes
     name: str
@@ -75,16 +78,38 @@ class Member:
 
 
 def refuse(name: str, reason: str) -> NoReturn:
-    raise RefusedError(f"holds {name!r}, which {reason}")
+    raise RefusedError(f"holds {name[:_SHOWN]!r}, which {reason}")
 
 
-def members(file: BinaryIO, most: int) -> list[Member]:
-    """List what an archive holds, in the order of its bytes; raises `RefusedError`."""
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turn what the system says of a file that is read into a `RefusedError`."""
+    try:
+        yield
+    except OSError as error:
+        problem = error.strerror or "disk error"
+        raise RefusedError(f"could not be read: {problem}") from error
+
+
+def members(file: BinaryIO, most: float) -> Generator[None, None, list[Member]]:
+    """
+    List what an archive holds, in the order of its bytes; raises `RefusedError`.
+
+    Yields after each step on the way.
+    """
     count, directory_at, directory_end = _directory(file)
     if count > most:
         raise RefusedError(f"holds {count} members, more than {most}")
+    if directory_end - directory_at > _LONGEST_DIRECTORY:
+        raise RefusedError(f"has a directory of more than {_LONGEST_DIRECTORY} bytes")
     file.seek(directory_at)
-    found = [_entry(file) for _ in range(count)]
+    found: list[Member] = []
+    for _ in range(count):
+        member = _entry(file)
+        if member.header_at + _HEADER.size + member.packed_size > directory_at:
+            refuse(member.name, "does not end before the directory")
+        found.append(member)
+        yield
     if file.tell() != directory_end:
         raise RefusedError("has a directory of another length than it says")
     found.sort(key=lambda member: member.header_at)
@@ -92,9 +117,10 @@ def members(file: BinaryIO, most: int) -> list[Member]:
     if starts[0] != 0:
         raise RefusedError("has bytes before its first member")
     for member, end in zip(found, starts[1:], strict=True):
-        _check_kind(member)
+        _check_packing(member)
         _check_header(file, member)
         _check_end(file, member, end)
+        yield
     return found
 
 
@@ -143,7 +169,8 @@ def _data_at(file: BinaryIO, member: Member) -> int:
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
-    data = file.read(size)
+    with reading():
+        data = file.read(size)
     if len(data) != size:
         raise RefusedError("is cut off")
     return data
@@ -157,8 +184,8 @@ def _read_at(file: BinaryIO, at: int, size: int) -> bytes:
 def _directory(file: BinaryIO) -> tuple[int, int, int]:
     """Tell how many entries the directory has, and where it begins and ends."""
     size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _END.size - _LONGEST_COMMENT))
-    tail = file.read()
+    most = min(size, _END.size + _LONGEST_COMMENT)
+    tail = _read_at(file, size - most, most)
     at = tail.rfind(b"PK\5\6")
     if at < 0 or len(tail) < at + _END.size:
         raise RefusedError("is no whole zip archive")
@@ -200,67 +227,54 @@ def _entry(file: BinaryIO) -> Member:
     if mark != b"PK\1\2":
         raise RefusedError("has a directory that cannot be read")
     raw_name, raw_extra, _ = [_read(file, length) for length in lengths]
-    extra = _extra_fields(raw_name, raw_extra)
-    name = _decoded(raw_name, is_utf_8=bool(flags & _UTF_8) or made >> 8 in _UNIX)
+    # What other systems write beyond ASCII without marking it, no two of them agree on.
+    encoding = "utf-8" if flags & _UTF_8 or made >> 8 in _UNIX else "ascii"
+    name = raw_name.decode(encoding, "surrogateescape")
     if disk or needed & 0xFF > _NEWEST:
         refuse(name, "needs another archive, or a newer reader")
-    size, packed_size, header_at = _widened(name, extra, size, packed_size, header_at)
+    field = _zip64_field(name, raw_name, raw_extra)
+    size, packed_size, header_at = _widened(name, field, size, packed_size, header_at)
     return Member(raw_name, name, flags, method, crc, packed_size, size, attributes, header_at)
 
 
-def _decoded(raw_name: bytes, *, is_utf_8: bool) -> str:
-    if len(raw_name) > _LONGEST_NAME:
-        refuse(_shown(raw_name), "has a name that is too long")
-    try:
-        # What other systems write beyond ASCII without marking it, no two of them agree on.
-        return raw_name.decode("utf-8" if is_utf_8 else "ascii")
-    except UnicodeDecodeError:
-        refuse(_shown(raw_name), "has a name in an unknown encoding")
-
-
-def _shown(raw_name: bytes) -> str:
-    return raw_name[:80].decode("utf-8", "replace")
-
-
-def _extra_fields(raw_name: bytes, data: bytes) -> dict[int, bytes]:
+def _zip64_field(name: str, raw_name: bytes, extra: bytes) -> bytes:
+    """Pick out of extra fields the one that counts; raises `RefusedError` for a second name."""
     fields: dict[int, bytes] = {}
-    rest = io.BytesIO(data)
+    rest = io.BytesIO(extra)
     while head := rest.read(4):
+        if not any(head):
+            continue  # zipalign fills up with zeros
         kind, length = struct.unpack("<2H", head.ljust(4, b"\xff"))  # half of one is too long
         field = rest.read(length)
-        if len(field) < length or kind in fields:
-            refuse(_shown(raw_name), "has broken extra fields")
+        if len(field) < length or (kind in (_ZIP64, _SECOND_NAME) and kind in fields):
+            refuse(name, "has broken extra fields")
         fields[kind] = field
-    if _SECOND_NAME in fields:
-        refuse(_shown(raw_name), "has a second name")
-    return fields
+    same = struct.pack("<BL", 1, zlib.crc32(raw_name)) + raw_name
+    if fields.get(_SECOND_NAME, same) != same:
+        refuse(name, "has a second name")
+    return fields.get(_ZIP64, b"")
 
 
-def _widened(name: str, extra: dict[int, bytes], *numbers: int) -> list[int]:
+def _widened(name: str, field: bytes, *numbers: int) -> list[int]:
     """Put what zip64 says in the place of numbers that were too wide for theirs."""
-    field = extra.get(_ZIP64, b"")
+    if len(field) == _WITH_DISK and field.endswith(bytes(4)):
+        field = field[:-4]
     wide = [int.from_bytes(field[at : at + 8], "little") for at in range(0, len(field), 8)]
+    rest = iter(wide)
+    told = [next(rest, 0) if number == _TOO_WIDE else number for number in numbers]
     missing = numbers.count(_TOO_WIDE)
     # Some writers tell all, needed or not; what they tell twice must be the same.
-    needless = missing == 0 and wide == list(numbers[: len(wide)])
-    if len(field) % 8 or not (needless or len(wide) == missing):
+    more = len(wide) > missing and wide == told[: len(wide)]
+    if len(field) % 8 or not (more or len(wide) == missing):
         refuse(name, "has sizes that contradict each other")
-    rest = iter(wide)
-    return [next(rest) if number == _TOO_WIDE else number for number in numbers]
+    return told
 
 
-def _check_kind(member: Member) -> None:
+def _check_packing(member: Member) -> None:
     if member.flags & _ENCRYPTED:
         refuse(member.name, "is encrypted")
     if member.flags & ~_KNOWN_FLAGS or member.method not in (_STORED, _DEFLATED):
         refuse(member.name, "is compressed in an unknown way")
-    kind = stat.S_IFMT(member.attributes >> 16)
-    odd = _ODD_ATTRIBUTES if member.is_folder else _ODD_ATTRIBUTES | _DOS_FOLDER
-    plain = (0, stat.S_IFDIR if member.is_folder else stat.S_IFREG)
-    if kind not in plain or member.attributes & odd:
-        refuse(member.name, "is neither a plain file nor a folder")
-    if member.is_folder and member.size:
-        refuse(member.name, "is a folder with contents")
     if member.method == _STORED and member.packed_size != member.size:
         refuse(member.name, "has sizes that contradict each other")
 
@@ -271,10 +285,12 @@ def _check_header(file: BinaryIO, member: Member) -> None:
         _read_at(file, member.header_at, _HEADER.size)
     )
     raw_name, raw_extra = [_read(file, length) for length in lengths]
-    extra = _extra_fields(raw_name, raw_extra)
-    told = [crc, *_widened(member.name, extra, size, packed_size)]
-    later = member.flags & _DEFERRED and told == [0, 0, 0]
-    known = told if later else [member.crc, member.size, member.packed_size]
+    field = _zip64_field(member.name, raw_name, raw_extra)
+    told = [crc, *_widened(member.name, field, size, packed_size)]
+    known = [member.crc, member.size, member.packed_size]
+    if member.flags & _DEFERRED:
+        # Each may be left out: Info-ZIP knows the size when it begins, and not the rest.
+        known = [number and true for number, true in zip(told, known, strict=True)]
     same = [b"PK\3\4", member.flags, member.method, member.raw_name, *known]
     if [mark, flags, method, raw_name, *told] != same:
         refuse(member.name, "its own header describes otherwise")
