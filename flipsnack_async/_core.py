@@ -22,6 +22,7 @@ from anyio.lowlevel import EventLoopToken, current_token
 
 from . import _checks
 from ._actions import Action, user_get_stats
+from ._fetching import Fetcher
 from ._links import Follow
 from ._requests import MultipartBody, Requests
 from ._sharing import registry
@@ -99,7 +100,6 @@ class Core:
     def __init__(
         self,
         connections: httpx.AsyncBaseTransport,
-        connect: Callable[[], httpx.AsyncBaseTransport],
         credentials: Credentials,
         quota: Quota | None,
         rates: Sequence[Rate],
@@ -114,16 +114,23 @@ class Core:
         from ._isolation import IsolatedTransport
         from ._retry import RetryBudget
 
-        self._signing = SigningTransport(IsolatedTransport(connections), credentials)
+        isolated = IsolatedTransport(connections)
+        self._signing = SigningTransport(isolated, credentials)
         self._clean = credentials.clean
         self.key_fingerprint = credentials.lasting_fingerprint
         self._account = (credentials.fingerprint(), api_url.host) if quota is None else None
         self._rates = rates
         self._quota = quota  # found when there is an event loop to share it in
         self._transport: QuotaTransport | None = None
-        self._connect = connect
-        self._user_agent = f"flipsnack-async/{version('flipsnack-async')}"
-        self._requests = Requests(api_url, upload_url, self._user_agent)
+        user_agent = f"flipsnack-async/{version('flipsnack-async')}"
+        self._requests = Requests(api_url, upload_url, user_agent)
+        self._fetcher = Fetcher(
+            isolated,
+            self.check_open,
+            # Whom it is safe to tell a key by http is on this machine.
+            from_loopback=is_safe_for_keys("http", api_url.host),
+            user_agent=user_agent,
+        )
         self.api_url = api_url
         self._budget = RetryBudget()
         self._gate = Gate()
@@ -145,6 +152,7 @@ class Core:
     async def aclose(self) -> None:
         if not self.closed:
             self.closed = True
+            self._fetcher.stop()
             if self._account is not None and self._quota is not None:
                 registry.leave(self._account)
         # Again, if the last time was cut short; and not cut short by the scope that it is left for.
@@ -168,16 +176,7 @@ class Core:
 
     def follower(self, timeout: float) -> Follow:
         """Make a function that follows the links to packages."""
-        from ._fetching import Fetcher
-
-        fetcher = Fetcher(
-            self._connect,
-            # Whom it is safe to tell a key by http is on this machine.
-            from_loopback=is_safe_for_keys("http", self.api_url.host),
-            timeout=timeout,
-            user_agent=self._user_agent,
-        )
-        return fetcher.follow
+        return partial(self._fetcher.follow, patience=timeout)
 
     async def carry_out(
         self, action: Action[T], options: Options, on_sent: Callable[[], object]

@@ -9,15 +9,15 @@ a neighbour of the target, is checked member by member, and then renamed.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import random
 import re
 import secrets
 import shutil
+import stat
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from glob import escape
@@ -29,7 +29,7 @@ import anyio
 
 from . import _blocking, _checks
 from ._links import Answer, Follow, TransferBrokenError, UnsafeLinkError
-from ._unpack import check_package
+from ._unpack import checking
 from .errors import DownloadError, InvalidArgumentError
 from .models import Package, SavedPackage
 
@@ -38,12 +38,18 @@ OnBytes: TypeAlias = Callable[[int, int | None], object]
 # Seconds after which a link is not tried any more: it lives 60, and the answer took some of them.
 STALE: Final = 45.0
 ATTEMPTS: Final = 6
+NEW_LINKS: Final = 3
+MOST_BYTES: Final = 4 * 2**30
 BATCH: Final = 256 * 1024  # written at a time
 SUFFIX: Final = ".part"
 LEFT_BEHIND: Final = 3600.0  # seconds without a write, after which nobody works on a neighbour
 EXPIRED: Final = frozenset({403, 404, 410})
+BUSY: Final = frozenset({408, 429})
+OUT_OF_RANGE: Final = 416
 OK: Final = 200
 PARTIAL: Final = 206
+# Others don't promise that the file is the same byte by byte, or cannot be sent back.
+STRONG_ETAG: Final = re.compile('"[!#-~]*"')
 
 
 class _ExpiredError(Exception):
@@ -71,24 +77,45 @@ async def save_package(
         await _blocking.off_the_loop(part.check_target)
         transfer = _Transfer(ask, follow, collection_hash, part, on_progress)
         await transfer.wait_for_package()
-        async with turn:
-            # Not before: a neighbour that nobody writes to for an hour may be swept away.
-            await _blocking.off_the_loop(part.open)
-            await transfer.carry_out()
-        return await _blocking.off_the_loop(part.publish)
+        while True:
+            async with turn:
+                await transfer.carry_out()
+            try:
+                await _blocking.in_steps(checking(part.path, collection_hash))
+            except DownloadError:
+                if not transfer.begin_again():
+                    raise
+            else:
+                return await _blocking.off_the_loop(part.publish)
     finally:
-        part.close()
+        part.give_up()
+        await _blocking.surely_off_the_loop(part.close)
 
 
-def verified(path: Path, collection_hash: str) -> SavedPackage | None:
-    """Describe a package that was saved before; None if it isn't there or is not whole. Blocks."""
+async def verified(path: Path, collection_hash: str) -> SavedPackage | None:
+    """Describe a package that was saved before; None if it isn't there or is not whole."""
     try:
-        check_package(path, subject=collection_hash)
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return SavedPackage(collection_hash, path, file.tell(), digest)
+        return await _blocking.in_steps(_verifying(path, collection_hash))
     except (OSError, DownloadError):
         return None
+
+
+def _verifying(path: Path, collection_hash: str) -> Generator[None, None, SavedPackage]:
+    yield from checking(path, collection_hash)
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(BATCH):
+            digest.update(chunk)
+            yield
+        return SavedPackage(collection_hash, path, file.tell(), digest.hexdigest())
+
+
+def sweep(folder: Path, targets: str) -> None:
+    """Remove the neighbours of *targets*, a pattern, that a kill left behind. Blocks."""
+    for neighbour in folder.glob(f".{targets}.{'[0-9a-f]' * 16}{SUFFIX}"):
+        with suppress(OSError):
+            if time.time() - neighbour.stat().st_mtime > LEFT_BEHIND:
+                neighbour.unlink()
 
 
 class _Transfer:
@@ -110,7 +137,24 @@ class _Transfer:
         self._link = ""
         self._stale_at = -1.0
         self._asked_at: datetime | None = None
+        self._begun = 0  # times, from the first byte on
+        self._is_second = False
+        self._begin()
+
+    def _begin(self) -> None:
         self._etag = ""
+        self._total: int | None = None
+        self._resumed_at: int | None = None
+        self._is_pieced = False
+
+    def begin_again(self) -> bool:
+        """Forget what came, if it was pieced together or may have been cut off; once."""
+        may_differ = self._is_pieced or self._total is None
+        if self._is_second or not may_differ:
+            return False
+        self._is_second = True
+        self._begin()
+        return True
 
     async def wait_for_package(self) -> None:
         package = await self._ask()
@@ -120,9 +164,8 @@ class _Transfer:
 
     async def carry_out(self) -> None:
         problem = ""
-        failed = 0  # times in a row, without anything new to show for it
-        reached = 0
-        while failed < ATTEMPTS:
+        failed = expired = 0  # times in a row, without anything new that stays
+        while failed < ATTEMPTS and expired <= NEW_LINKS:
             if failed:
                 await anyio.sleep(random.uniform(0, 0.5 * 2**failed))  # noqa: S311 no secret
             if self._is_stale():
@@ -135,10 +178,11 @@ class _Transfer:
             except _ExpiredError:
                 problem = "was not fetched: its link expires too soon"
                 self._asked_at = None
+                expired += 1
             except TransferBrokenError as error:
                 problem = f"was not fetched: {error}"
-                if self._part.size >= reached + BATCH:
-                    failed, reached = 0, self._part.size
+                if self._resumed_at is not None and self._part.size > self._resumed_at:
+                    failed = expired = 0
             else:
                 return
             failed += 1
@@ -152,61 +196,81 @@ class _Transfer:
 
     async def _receive(self) -> None:
         headers = {}
-        if self._part.size and self._etag:
+        self._resumed_at = None
+        if self._etag and self._part.size and await _blocking.off_the_loop(self._part.touch):
             headers = {"Range": f"bytes={self._part.size}-", "If-Range": self._etag}
         async with self._follow(self._link, headers) as answer:
-            total = await self._start(answer, headers)
-            await self._take_in(answer, total)
-        if total is not None and self._part.size < total:
+            await self._start(answer, headers)
+            await self._take_in(answer)
+        if self._total is not None and self._part.size < self._total:
             raise TransferBrokenError("the transfer ended before its end")
-        if total is not None and self._part.size > total:
-            raise DownloadError(self._hash, "is longer than its host said")
 
-    async def _start(self, answer: Answer, asked: Mapping[str, str]) -> int | None:
+    async def _start(self, answer: Answer, asked: Mapping[str, str]) -> None:
         """Find out where in the file an answer begins, and how long the file is."""
         if answer.status in EXPIRED:
             raise _ExpiredError
-        if answer.status >= 500 or answer.status == 416:
-            self._etag = ""  # from the beginning
+        if answer.status >= 500 or answer.status in BUSY or answer.status == OUT_OF_RANGE:
+            if answer.status not in BUSY:
+                self._etag = ""  # from the beginning
             raise TransferBrokenError(f"its host answered HTTP {answer.status}")
-        if answer.headers.get("content-encoding", "identity") != "identity":
+        if answer.headers.get("content-encoding", "").lower() not in ("", "identity"):
             raise DownloadError(self._hash, "came compressed, which was not asked for")
         if answer.status == PARTIAL and asked:
-            total = _total_of_range(answer.headers.get("content-range", ""), self._part.size)
-            if total is None or answer.headers.get("etag", self._etag) != self._etag:
-                self._etag = ""
-                raise TransferBrokenError("its host went on at another place")
-            return total
-        if answer.status != OK:
+            self._go_on(answer.headers)
+        elif answer.status == OK:
+            await self._start_anew(answer.headers)
+        else:
             raise DownloadError(self._hash, f"was not fetched: HTTP {answer.status}")
-        await _blocking.off_the_loop(self._part.start_anew)
-        etag = answer.headers.get("etag", "")
-        self._etag = "" if etag.startswith("W/") else etag
-        length = answer.headers.get("content-length", "")
-        total = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
-        await _blocking.off_the_loop(self._part.check_room, total or 0)
-        return total
 
-    async def _take_in(self, answer: Answer, total: int | None) -> None:
+    def _go_on(self, headers: Mapping[str, str]) -> None:
+        total = _total_of_range(headers.get("content-range", ""), self._part.size)
+        is_same = headers.get("etag", self._etag) == self._etag
+        if not is_same or total is None or self._total not in (None, total):
+            self._etag = ""
+            raise TransferBrokenError("its host went on at another place")
+        self._total = total
+        self._is_pieced = True
+        self._resumed_at = self._part.size
+
+    async def _start_anew(self, headers: Mapping[str, str]) -> None:
+        self._begin()
+        self._begun += 1
+        if self._begun > ATTEMPTS:
+            raise DownloadError(self._hash, "was not fetched: its host began it too often")
+        etag, length = headers.get("etag", ""), headers.get("content-length", "")
+        self._etag = etag if STRONG_ETAG.fullmatch(etag) else ""
+        self._total = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
+        self._check_size(self._total or 0)
+        await _blocking.off_the_loop(self._part.start_anew)
+        await _blocking.off_the_loop(self._part.check_room, self._total or 0)
+
+    def _check_size(self, size: int) -> None:
+        if size > MOST_BYTES:
+            raise DownloadError(self._hash, f"is longer than {MOST_BYTES} bytes")
+        if self._total is not None and size > self._total:
+            raise DownloadError(self._hash, "is longer than its host said")
+
+    async def _take_in(self, answer: Answer) -> None:
         batch = bytearray()
         broken = None
         try:
             async for chunk in answer:
                 batch += chunk
                 if len(batch) >= BATCH:
-                    await self._write(batch, total)
+                    await self._write(batch)
         except TransferBrokenError as error:
             broken = error
-        await self._write(batch, total)  # what came before a break need not come again
+        await self._write(batch)  # what came before a break need not come again
         if broken is not None:
             raise broken
 
-    async def _write(self, batch: bytearray, total: int | None) -> None:
+    async def _write(self, batch: bytearray) -> None:
         if batch:
+            self._check_size(self._part.size + len(batch))
             await _blocking.off_the_loop(self._part.write, bytes(batch))
             batch.clear()
             if self._on_progress is not None:
-                self._on_progress(self._part.size, total)
+                self._on_progress(self._part.size, self._total)
 
 
 def _total_of_range(content_range: str, start: int) -> int | None:
@@ -227,41 +291,42 @@ class _PartFile:
         self, collection_hash: str, target: str | os.PathLike[str], *, overwrite: bool
     ) -> None:
         self._hash = collection_hash
-        self._target = Path(target)
+        self._target = _checks.path("target", target)
+        if not self._target.name:
+            raise InvalidArgumentError("target", "names no file")
         self._overwrite = overwrite
         # A name may have 255 bytes, however few characters these are.
         self._stem = os.fsencode(self._target.name)[:100].decode(errors="ignore")
         name = f".{self._stem}.{secrets.token_hex(8)}{SUFFIX}"
-        self._path = self._target.with_name(name)
+        self.path = self._target.with_name(name)
         self._in_use = Lock()
+        self._decided = Lock()  # taken once, by who publishes or by who gives up
         self._given_up = False
         self._file: IO[bytes] | None = None
         self._digest = hashlib.sha256()
         self.size = 0
 
-    def open(self) -> None:
-        """Make the neighbour, and remove those that were left behind by a kill."""
-        with self._using():
-            theirs = f".{escape(self._stem)}.{'[0-9a-f]' * 16}{SUFFIX}"
-            for other in self._target.parent.glob(theirs):
-                with suppress(OSError):
-                    if time.time() - other.stat().st_mtime > LEFT_BEHIND:
-                        other.unlink()
-            self._file = os.fdopen(
-                os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0
-            )
-
     def start_anew(self) -> None:
-        with self._using() as file:
-            file.seek(0)
-            file.truncate()
+        """Make an empty neighbour, and remove those that were left behind by a kill."""
+        with self._using():
+            self._remove()
+            sweep(self._target.parent, escape(self._stem))
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._file = os.fdopen(descriptor, "wb", buffering=0)
             self._digest = hashlib.sha256()
             self.size = 0
 
+    def touch(self) -> bool:
+        """Show that somebody works on the neighbour; False if it was taken for left behind."""
+        with self._using(), suppress(FileNotFoundError):
+            os.utime(self.path)
+            return True
+        return False
+
     def check_room(self, size: int) -> None:
-        with self._using():
-            if shutil.disk_usage(self._path.parent).free < size:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with suppress(OSError):  # not every disk tells
+            if shutil.disk_usage(self._target.parent).free < size:
+                raise DownloadError(self._hash, "could not be written: No space left on device")
 
     def write(self, data: bytes) -> None:
         with self._using() as file:
@@ -274,37 +339,36 @@ class _PartFile:
             self.size += len(data)
 
     def publish(self) -> SavedPackage:
-        """Check what came, and give it the target's name."""
+        """Give what came the target's name, unless it was given up before."""
         with self._using() as file:
             os.fsync(file.fileno())
-            check_package(self._path, subject=self._hash)
+            if not self._decided.acquire(blocking=False):
+                raise DownloadError(self._hash, "was given up")
             self._take_place()
             _sync_folder(self._target.parent)
         return SavedPackage(self._hash, self._target, self.size, self._digest.hexdigest())
 
+    def give_up(self) -> None:
+        """Publish nothing from now on, unless that has begun. Waits for nothing."""
+        self._given_up = self._decided.acquire(blocking=False)
+
     def close(self) -> None:
-        """Close and remove the neighbour now, or when whoever writes to it is done."""
-        self._given_up = True
-        self._clear_away()
+        """Remove the neighbour: now, or where it was given up, when who works on it is done."""
+        if self._in_use.acquire(blocking=not self._given_up):
+            self._remove()
+            self._in_use.release()
 
     def _take_place(self) -> None:
         if not self._overwrite:
             with suppress(OSError):  # not every disk has hard links
-                os.link(self._path, self._target)
+                os.link(self.path, self._target)
                 return
         self.check_target()
-        os.replace(self._path, self._target)
+        os.replace(self.path, self._target)
 
     def check_target(self) -> None:
         """Refuse a target that could not be written, or may not be."""
-        problem = ""
-        if not self._target.parent.is_dir():
-            problem = "is in a folder that does not exist"
-        elif self._target.is_dir():
-            problem = "is a folder; name a file"
-        elif not self._overwrite and os.path.lexists(self._target):
-            problem = "exists; allow to overwrite it, or name another"
-        if problem:
+        if problem := _problem_of(self._target, overwrite=self._overwrite):
             raise InvalidArgumentError("target", f"{str(self._target)!r} {problem}")
 
     @contextmanager
@@ -318,15 +382,34 @@ class _PartFile:
             ) from None
         finally:
             if self._given_up:
-                self._clear_away()
+                self.close()
 
-    def _clear_away(self) -> None:
-        if self._in_use.acquire(blocking=False):
-            if self._file is not None:
+    def _remove(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):
                 self._file.close()
-                with suppress(OSError):
-                    self._path.unlink()
-            self._in_use.release()
+            with suppress(OSError):
+                self.path.unlink()
+            self._file = None
+
+
+def _problem_of(target: Path, *, overwrite: bool) -> str:
+    """Say why a file could not be put there, as far as that can be known before."""
+    if not os.path.isdir(target.parent):
+        return "is in a folder that does not exist, or may not be entered"
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        return "is in a folder that may not be written to"
+    try:
+        mode = os.lstat(target).st_mode
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"cannot be written: {error.strerror}"
+    if stat.S_ISDIR(mode):
+        return "is a folder; name a file"
+    if not overwrite:
+        return "exists; allow to overwrite it, or name another"
+    return "" if stat.S_ISREG(mode) else "is no regular file, which is not overwritten"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,98 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import TypeAlias, TypeVar
 
 import anyio
 import httpx
 
 from ._links import TransferBrokenError, UnsafeLinkError, checked_link, redirected
-from .transport import stream_of
+from ._redaction import reticence
+from .transport import break_off, stream_of
+
+T = TypeVar("T")
 
 REDIRECTS = 3
+_Wait: TypeAlias = Callable[[Callable[[], Awaitable[bytes]], str], Awaitable[bytes]]
 
 
 class Fetcher:
     """
-    Open links, each with a transport that *connect* makes and that is closed after it.
+    Open links over a *transport* that somebody else closes.
 
-    *timeout* is in seconds without progress.
+    *check_open* raises when nothing is to be fetched any more; `stop` lets
+    whoever waits for a host find that out.
     """
 
     def __init__(
         self,
-        connect: Callable[[], httpx.AsyncBaseTransport],
+        transport: httpx.AsyncBaseTransport,
+        check_open: Callable[[], None],
         *,
         from_loopback: bool,
-        timeout: float,
         user_agent: str,
     ) -> None:
-        self._connect = connect
+        self._transport = transport
+        self._check_open = check_open
         self._from_loopback = from_loopback
-        self._timeout = timeout
         self._headers = {"Accept-Encoding": "identity", "User-Agent": user_agent}
+        self._waits: set[anyio.CancelScope] = set()
 
     @asynccontextmanager
-    async def follow(self, link: str, headers: Mapping[str, str]) -> AsyncGenerator[Fetched]:
-        """Open *link*, and close what it led to at the end of the block."""
+    async def follow(
+        self, link: str, headers: Mapping[str, str], *, patience: float
+    ) -> AsyncGenerator[Fetched]:
+        """
+        Open *link*, and close what it led to at the end of the block.
+
+        *patience* is in seconds without progress.
+        """
         address = checked_link(link, from_loopback=self._from_loopback)
-        transport = self._connect()
-        try:
-            response = await self._get(transport, address, headers)
-            for _ in range(REDIRECTS):
-                if not response.has_redirect_location:
-                    break
-                await response.aclose()
+        with reticence():  # where a host sends its reader is a link as good as the first
+            for _ in range(1 + REDIRECTS):
+                response = await self._get(address, headers, patience)
+                async with aclosing(Fetched(response, partial(self._wait, patience))) as fetched:
+                    if not response.has_redirect_location:
+                        yield fetched
+                        return
                 location = response.headers["Location"]
                 address = redirected(address, location, from_loopback=self._from_loopback)
-                response = await self._get(transport, address, headers)
-            if response.has_redirect_location:
-                raise UnsafeLinkError("leads from one host to the next")
-            async with aclosing(Fetched(response, self._timeout)) as fetched:
-                yield fetched
-        finally:
-            with anyio.move_on_after(1, shield=True):
-                await transport.aclose()
+        raise UnsafeLinkError("redirects more than three times")
+
+    def stop(self) -> None:
+        for wait in self._waits:
+            wait.cancel()
 
     async def _get(
-        self, transport: httpx.AsyncBaseTransport, address: str, headers: Mapping[str, str]
+        self, address: httpx.URL, headers: Mapping[str, str], patience: float
     ) -> httpx.Response:
-        request = httpx.Request("GET", address, headers={**self._headers, **headers})
-        failure = f"no answer within {self._timeout:g} s"
-        with anyio.move_on_after(self._timeout):
+        request = httpx.Request(
+            "GET", address, headers={**self._headers, **headers}, extensions={"fresh": True}
+        )
+        send = partial(self._transport.handle_async_request, request)
+        return await self._wait(patience, send, "its host did not answer")
+
+    async def _wait(self, patience: float, what: Callable[[], Awaitable[T]], failure: str) -> T:
+        self._check_open()
+        problem: Exception = TransferBrokenError(f"nothing came for {patience:g} s")
+        with anyio.move_on_after(patience) as wait:
+            self._waits.add(wait)
             try:
-                return await transport.handle_async_request(request)
+                return await what()
             except httpx.HTTPError as error:
-                failure = f"its host did not answer ({type(error).__name__})"
+                problem = TransferBrokenError(f"{failure} ({type(error).__name__})")
+            except UnicodeError:  # only those who look a host up know which names there can be
+                problem = UnsafeLinkError("names no host that there can be")
+            finally:
+                self._waits.remove(wait)
+        self._check_open()
         # Bare, like all that goes out of here: a traceback of the HTTP library's holds the link.
-        raise TransferBrokenError(failure)
+        raise problem
 
 
 class Fetched(AsyncIterator[bytes]):
     """Hold what a link led to, and iterate over its body."""
 
-    def __init__(self, response: httpx.Response, timeout: float) -> None:
+    def __init__(self, response: httpx.Response, wait: _Wait) -> None:
         self.status = response.status_code
         self.headers = {name.lower(): value for name, value in response.headers.items()}
-        self._timeout = timeout
+        self._wait = wait
         self._stream = stream_of(response)
         self._body = aiter(self._stream)
 
     async def __anext__(self) -> bytes:
-        failure = f"nothing came for {self._timeout:g} s"
-        with anyio.move_on_after(self._timeout):
-            try:
-                return await anext(self._body)
-            except httpx.HTTPError as error:
-                failure = f"the connection broke ({type(error).__name__})"
-        raise TransferBrokenError(failure)
+        return await self._wait(partial(anext, self._body), "the connection broke")
 
     async def aclose(self) -> None:
-        # A body is generators within generators, which only an end from the innermost one closes
-        # all; else the garbage collector finds them. So whatever they wait for next is cancelled.
-        with anyio.CancelScope() as ending, suppress(httpx.HTTPError):
-            ending.cancel()
-            async for _ in self._body:
-                pass
-        await self._stream.aclose()
+        try:
+            await break_off(self._body)
+        finally:
+            await self._stream.aclose()

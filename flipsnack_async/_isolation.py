@@ -3,27 +3,25 @@ Keep native cancellation away from httpcore.
 
 `asyncio.Task.cancel` strikes wherever a task waits, also in the clean-up of a
 cancelled request, and httpcore 1.0 then loses the connection's slot for ever.
-So on asyncio a request and its answer, read to the end, have a task of their
-own, which is only ever cancelled through its scope: from that, clean-up can
-shield itself. On trio all cancellation is like that, and nothing is done.
+So on asyncio a request and its answer, until that is closed, have a task of
+their own, which is only ever cancelled through its scope: from that, clean-up
+can shield itself. On trio all cancellation is like that, and nothing is done.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TypeVar
+from contextlib import suppress
 
 import anyio
 import httpx
 
-from .transport import read_capped, stream_of
-
-T = TypeVar("T")
+from .transport import break_off, stream_of
 
 
 class IsolatedTransport(httpx.AsyncBaseTransport):
-    """Carry each request out in a task of its own, on asyncio."""
+    """Carry each request out in a task of its own, on asyncio; each answer must be closed."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
         self._transport = transport
@@ -38,7 +36,7 @@ class IsolatedTransport(httpx.AsyncBaseTransport):
         task = loop.create_task(exchange.carry_out(self._transport, request))
         self._tasks[task] = exchange.scope
         task.add_done_callback(self._tasks.pop)
-        return await exchange.wait_for(exchange.head)
+        return await exchange.answer()
 
     async def aclose(self) -> None:
         for scope in self._tasks.values():
@@ -48,43 +46,60 @@ class IsolatedTransport(httpx.AsyncBaseTransport):
         await self._transport.aclose()
 
 
-class _Exchange(httpx.AsyncByteStream):
+class _Exchange(AsyncIterator[bytes], httpx.AsyncByteStream):
     """Carry a request and its answer between a task of its own and whoever asked."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.scope = anyio.CancelScope()
-        self.head: asyncio.Future[httpx.Response] = loop.create_future()
-        self._body: asyncio.Future[bytes] = loop.create_future()
+        self._head: asyncio.Future[httpx.Response] = loop.create_future()
+        # One ahead: an answer of a single chunk waits for nobody.
+        self._chunks: asyncio.Queue[bytes | None] = asyncio.Queue(1)
+        self._is_over = False
+        self._failure: Exception | None = httpx.ReadError("the client was closed")
 
     async def carry_out(self, transport: httpx.AsyncBaseTransport, request: httpx.Request) -> None:
-        failure: Exception = httpx.ReadError("the client was closed")
         try:
             with self.scope:
                 response = await transport.handle_async_request(request)
-                answer, response.stream = stream_of(response), self
-                if not self.head.done():
-                    self.head.set_result(response)
-                body = await read_capped(answer)
-                if not self._body.done():
-                    self._body.set_result(body)
+                body, response.stream = stream_of(response), self
+                if not self._head.done():
+                    self._head.set_result(response)
+                await self._pass_on(body)
+                self._failure = None
         except Exception as error:
-            failure = error
+            self._failure = error
         finally:
+            self._is_over = True
+            with suppress(asyncio.QueueFull):  # then nobody waits for more
+                self._chunks.put_nowait(None)
             # Whoever waits is told what went wrong; where nobody does, the future is cancelled.
-            waited_for = self._body if self.head.done() else self.head
-            if not waited_for.done():
-                waited_for.set_exception(failure)
+            if self._failure is not None and not self._head.done():
+                self._head.set_exception(self._failure)
 
-    async def wait_for(self, future: asyncio.Future[T]) -> T:
+    async def _pass_on(self, body: httpx.AsyncByteStream) -> None:
+        chunks = aiter(body)
         try:
-            return await future
-        except asyncio.CancelledError:
-            self.scope.cancel()
-            self._body.cancel()
+            async for chunk in chunks:
+                await self._chunks.put(chunk)
+        except BaseException:
+            await break_off(chunks)
+            raise
+        finally:
+            await body.aclose()
+
+    async def answer(self) -> httpx.Response:
+        try:
+            return await self._head
+        except BaseException:
+            await self.aclose()
             raise
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield await self.wait_for(self._body)
+    async def __anext__(self) -> bytes:
+        has_more = not self._is_over or not self._chunks.empty()
+        chunk = await self._chunks.get() if has_more else None
+        if chunk is None:
+            raise self._failure or StopAsyncIteration
+        return chunk
 
     async def aclose(self) -> None:
-        self.scope.cancel()
+        self.scope.cancel()  # and waits for nothing, so that no cancellation can come between

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final
 from weakref import WeakSet
 
@@ -12,14 +15,25 @@ from ._signing import Credentials
 # At DEBUG, httpcore writes down the head of each answer. One that redirects to the address it was
 # asked at, or complains of it, repeats the signature.
 _SIGNATURE: Final = re.compile("[0-9a-fA-F]{32}")
-_LOGGERS: Final = ("httpcore.connection", "httpcore.http11", "httpcore.proxy", "httpx")
+_LOGGERS: Final = (
+    "httpcore.connection",
+    "httpcore.http11",
+    "httpcore.http2",
+    "httpcore.proxy",
+    "httpx",
+    "hpack.hpack",
+    "hpack.table",
+)
 
 _known: Final[WeakSet[Credentials]] = WeakSet()
+_is_reticent: Final = ContextVar("_is_reticent", default=False)
 
 
 class _Redacting(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
+        if _is_reticent.get():
+            text = text.partition(" ")[0]
         for credentials in _known:
             text = credentials.clean(text)
         record.msg, record.args = _SIGNATURE.sub("<hidden>", text), ()
@@ -27,6 +41,16 @@ class _Redacting(logging.Filter):
 
 
 _redacting: Final = _Redacting()
+
+
+@contextmanager
+def reticence() -> Generator[None]:
+    """Let these logs name what happens inside the block, and tell nothing more of it."""
+    token = _is_reticent.set(True)
+    try:
+        yield
+    finally:
+        _is_reticent.reset(token)
 
 
 def keep_out_of_logs(credentials: Credentials) -> None:

@@ -6,7 +6,9 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from operator import attrgetter
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
+
+import anyio
 
 from . import _actions, _checks
 from ._actions import Action, Day, Ref, Value
@@ -16,7 +18,7 @@ from ._links import Follow
 from ._listing import Listing
 from ._reconciliation import reconcile
 from ._upload import OnProgress, OpenDocument, Source, opened, warn_of
-from .errors import InvalidArgumentError, UploadOutcomeUnknownError
+from .errors import ExportTimeoutError, InvalidArgumentError, UploadOutcomeUnknownError
 from .models import (
     Collection,
     CollectionStats,
@@ -29,6 +31,8 @@ from .models import (
 from .quota import Lane
 
 T = TypeVar("T")
+
+MOMENT: Final = 0.001
 
 
 class Call(Protocol):
@@ -263,7 +267,8 @@ class Collections:
         takes it out of a collection, should `Collection.state` miss it.
         Raises `ConversionFailedError`, or after *within* seconds
         `ConversionTimeoutError`; a conversion goes on after that, and after
-        a cancellation.
+        a cancellation. Where the quota has no call in that time,
+        `QuotaWaitError` is raised at once.
         """
         _checks.function("state_of", state_of)
         return await await_conversion(
@@ -299,7 +304,8 @@ class Collections:
         link in the result lives one minute, so fetch it at once. Raises
         `ExportFailedError`, or after *within* seconds `ExportTimeoutError`:
         asking again later continues the same export, and so it does after a
-        cancellation.
+        cancellation. Where the quota has no call in that time,
+        `QuotaWaitError` is raised at once.
         """
         return await self._await_package(ref, lambda: every, within, on_poll)
 
@@ -317,14 +323,16 @@ class Collections:
         Await the collection's HTML package, and save it as the file *target*.
 
         The file is there whole, every member of the zip archive checked, or
-        not at all, whatever happens meanwhile. A transfer that breaks off is
-        taken up again where it ended, over a link of its own if need be.
-        *on_progress* gets the bytes here so far, and how many there will be
-        or None; the client's timeout counts seconds without progress. A
-        target that exists is refused before any call, unless *overwrite*.
+        not at all, whatever happens meanwhile; only its owner may read it. A
+        transfer that breaks off is taken up again where it ended, over a link
+        of its own if need be; *within* bounds the waits for all links
+        together. *on_progress* gets the bytes here so far, and how many there
+        will be or None; the client's timeout counts seconds without progress.
+        A target that exists is refused before any call, unless *overwrite*,
+        and so is what is no file.
 
         Raises what `export` raises, and `DownloadError`: also for links that
-        do not lead to a public host by https.
+        do not lead to a public host by https, and for more than 4 GiB.
         """
         return await self._save_package(
             ref,
@@ -343,14 +351,40 @@ class Collections:
         *,
         every: Callable[[], float],
         within: float,
+        from_first_answer: bool = False,
+        on_poll: Callable[[Package], object] | None = None,
         on_progress: Callable[[int, int | None], object] | None,
         overwrite: bool,
         turn: AbstractAsyncContextManager[object],
     ) -> SavedPackage:
         from ._download import save_package
 
+        _checks.seconds("within", within)
+        left = within
+
+        async def ask() -> Package:
+            nonlocal left
+            counts_from = None if from_first_answer else anyio.current_time()
+
+            def answered(package: Package) -> None:
+                nonlocal counts_from
+                counts_from = anyio.current_time() if counts_from is None else counts_from
+                if on_poll is not None:
+                    on_poll(package)
+
+            try:
+                package = await self._await_package(
+                    ref, every, max(left, MOMENT), answered, from_first_answer=from_first_answer
+                )
+            except ExportTimeoutError as error:
+                cause = error.__cause__
+                raise ExportTimeoutError(error.collection_hash, within, error.problem) from cause
+            if counts_from is not None:
+                left -= anyio.current_time() - counts_from
+            return package
+
         return await save_package(
-            lambda: self._await_package(ref, every, within),
+            ask,
             self._follow,
             _actions.hash_of(ref),
             target,
@@ -365,6 +399,8 @@ class Collections:
         every: Callable[[], float],
         within: float,
         on_poll: Callable[[Package], object] | None = None,
+        *,
+        from_first_answer: bool = False,
     ) -> Package:
         action = _actions.collection_download_html(ref)
         return await await_package(
@@ -372,5 +408,6 @@ class Collections:
             action.params["collectionHash"],
             every=every,
             within=within,
+            from_first_answer=from_first_answer,
             on_poll=on_poll,
         )

@@ -12,12 +12,14 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import suppress
 from email.message import Message
 from functools import lru_cache
 from ssl import SSLContext
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+import anyio
 import httpx
 
 from ._redaction import keep_out_of_logs
@@ -28,6 +30,7 @@ from .quota import Permit, Quota
 __all__ = ["QuotaTransport", "SigningTransport"]
 
 LONGEST_BODY: Final = 8 * 2**20
+READ_AHEAD: Final = 2**16  # bytes of a body that httpcore may have, so that it waits for nothing
 EXAMPLE: Final = "https://api.flipsnack.com/v1/"
 
 # What httpx raises before a connection stands: no byte of the request can have left.
@@ -278,39 +281,28 @@ class _Prefixed(AsyncIterator[bytes]):
 
 class Connections(httpx.AsyncBaseTransport):
     """
-    Keep connections for reads, and make one for each upload.
+    Keep connections for calls, and make one for each upload and each download.
 
-    Of a kept one that just died nobody can tell what became of a document.
-    Proxies, certificates and the like come from the caller, never unasked
-    from the environment; the quota bounds the calls under way.
+    Of a kept one that just died nobody can tell what became of a document,
+    and one that a key went over leads to no host of packages. A download
+    says so in the extension "fresh". Proxies, certificates and the like come
+    from the caller, never unasked from the environment; the quota bounds the
+    calls under way.
     """
 
     def __init__(self) -> None:
-        self._context = httpx.create_ssl_context(trust_env=False)
-        self._kept = _pool(self._context, keep=20)
-        self._fresh = _pool(self._context, keep=0, socket_options=SENT_MEANS_SENT)
+        context = httpx.create_ssl_context(trust_env=False)
+        self._kept = _pool(context, keep=20)
+        self._fresh = _pool(context, keep=0, socket_options=SENT_MEANS_SENT)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        pool = self._fresh if request.method == "POST" else self._kept
+        wants_fresh = request.method == "POST" or request.extensions.get("fresh", False)
+        pool = self._fresh if wants_fresh else self._kept
         return await pool.handle_async_request(request)
-
-    def apart(self) -> httpx.AsyncBaseTransport:
-        """Make connections that have nothing to do with these, and are closed by themselves."""
-        return _pool(self._context, keep=0)
 
     async def aclose(self) -> None:
         await self._kept.aclose()
         await self._fresh.aclose()
-
-
-class Borrowed(httpx.AsyncBaseTransport):
-    """Send over a transport that somebody else closes."""
-
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        self._transport = transport
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._transport.handle_async_request(request)
 
 
 def _pool(context: SSLContext, *, keep: int, **options: Any) -> httpx.AsyncHTTPTransport:
@@ -348,3 +340,16 @@ async def read_capped(stream: httpx.AsyncByteStream) -> Hidden:
             await chunks.aclose()
         await stream.aclose()
     return Hidden(body)
+
+
+async def break_off(chunks: AsyncIterator[bytes]) -> None:
+    """End a body that is read no further."""
+    # A body is generators within generators, which only an end from the innermost one closes all;
+    # else the garbage collector finds them. So whatever they wait for next is cancelled.
+    with anyio.CancelScope() as ending, suppress(httpx.HTTPError, StopAsyncIteration):
+        ending.cancel()
+        left = READ_AHEAD
+        while left > 0:
+            left -= 1 + len(await anext(chunks))
+    if isinstance(chunks, AsyncGenerator):
+        await chunks.aclose()

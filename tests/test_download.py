@@ -7,9 +7,10 @@ import io
 import os
 import random
 import shutil
+import threading
 import time
 import zipfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -21,8 +22,10 @@ import pytest
 from scripted import done
 
 from flipsnack_async import (
+    ClientClosedError,
     DownloadError,
     ExportFailedError,
+    ExportTimeoutError,
     Flipsnack,
     InvalidArgumentError,
     SavedPackage,
@@ -179,18 +182,83 @@ async def test_f13_a_target_that_appears_meanwhile_stays(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("target", "problem"), [("folder", "is a folder"), ("nowhere/a.zip", "does not exist")]
+    ("target", "problem"),
+    [
+        ("folder", "is a folder"),
+        ("..", "is a folder"),
+        ("nowhere/a.zip", "does not exist"),
+        ("file/a.zip", "does not exist"),
+        ("n" * 256, "File name too long"),
+        ("", "names no file"),
+        (".", "names no file"),
+        ("a\0b", "text, without NUL"),
+        ("\ud800.zip", "text, without NUL"),
+        (b"a.zip", "text, without NUL"),
+        (None, "text, without NUL"),
+        (5, "text, without NUL"),
+    ],
+    ids=lambda value: ascii(value)[:12],
 )
-async def test_a_bad_target_is_found_first(tmp_path: Path, target: str, problem: str) -> None:
+async def test_a_bad_target_is_found_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Any, problem: str
+) -> None:
     """
-    A folder, or a file in one that isn't there, is told before any call.
+    What is a folder, in one that isn't there, or no name of a file at all, is told before any call.
     """
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
     host = Host()
     with pytest.raises(InvalidArgumentError, match=problem) as caught:
-        await save(host, tmp_path / target)
+        await save(host, target)
 
     assert "target" == caught.value.field
+    assert 0 == host.links
+
+
+async def test_a_folder_that_may_not_be_written_to_is_found_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    A folder without leave to write is told before any call, and not after minutes.
+    """
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    host = Host()
+    with pytest.raises(InvalidArgumentError, match="may not be written to"):
+        await save(host, tmp_path / "a.zip")
+
+    assert 0 == host.links
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("elsewhere", path)])
+async def test_what_is_no_file_is_not_overwritten(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    """
+    Leave to overwrite is leave to replace a file, and not a pipe or a link.
+    """
+    make(tmp_path / "a.zip")
+    host = Host()
+    with pytest.raises(InvalidArgumentError, match="is no regular file"):
+        await save(host, tmp_path / "a.zip", overwrite=True)
+
+    assert 0 == host.links
+    assert alone(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"within": 10**400}, {"within": 0}, {"within": None}, {"on_progress": anyio.sleep}],
+    ids=lambda option: str(option)[:20],
+)
+async def test_a_bad_option_is_found_first(tmp_path: Path, option: dict[str, Any]) -> None:
+    """
+    What is no number of seconds, and a function that would have to be awaited, are told at once.
+    """
+    host = Host()
+    with pytest.raises(InvalidArgumentError, match="|".join(option)):
+        await save(host, tmp_path / "a.zip", **option)
+
     assert 0 == host.links
 
 
@@ -228,7 +296,32 @@ async def test_f4_links_that_never_work_are_given_up(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="its link expires too soon"):
         await save(host, tmp_path / "a.zip")
 
-    assert 6 == host.links
+    assert 1 + 3 == host.links
+    assert [] == os.listdir(tmp_path)
+
+
+async def test_within_bounds_the_waits_for_all_links_together(tmp_path: Path) -> None:
+    """
+    A host whose links expire, and an API that builds the package anew each time, end in time.
+    """
+
+    class Rebuilding(Host):
+        ready_at = 0.0
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            self.status = "COMPLETE" if anyio.current_time() >= self.ready_at else "PROCESSING"
+            return await super().handle_async_request(request)
+
+    def expire(host: Host, request: httpx.Request) -> httpx.Response:
+        assert isinstance(host, Rebuilding)
+        host.ready_at = anyio.current_time() + 250
+        return httpx.Response(403)
+
+    began = anyio.current_time()
+    with pytest.raises(ExportTimeoutError, match="not ready within 600 s"):
+        await save(Rebuilding(*[expire] * 50), tmp_path / "a.zip", within=600)
+
+    assert 550 < anyio.current_time() - began < 700
     assert [] == os.listdir(tmp_path)
 
 
@@ -322,6 +415,105 @@ async def test_f10_a_range_that_goes_on_elsewhere_is_not_believed(
     assert PACKAGE == (tmp_path / "a.zip").read_bytes()
 
 
+@pytest.mark.parametrize("etag", ['"\xe9"', '"a\x01b"', '"a", "b"', "a b", '"', ""], ids=ascii)
+async def test_f10_a_tag_that_cannot_be_sent_back_is_none(tmp_path: Path, etag: str) -> None:
+    """
+    After a cut, a file is begun again where its tag is no strong one in plain ASCII.
+    """
+
+    def tag(host: Host, request: httpx.Request) -> httpx.Response:
+        assert "If-Range" not in request.headers
+        answer = host.serve(request, 100_000 if len(host.seen) == 1 else None)
+        return httpx.Response(
+            200,
+            headers=[(b"ETag", etag.encode("latin-1")), *answer.headers.raw],
+            stream=answer.stream,
+        )
+
+    await save(Host(tag, tag, etag=""), tmp_path / "a.zip")
+
+    assert PACKAGE == (tmp_path / "a.zip").read_bytes()
+
+
+def ranged(content: bytes, **headers: str) -> Act:
+    """Go on in *content*, whatever was there before."""
+
+    def act(host: Host, request: httpx.Request) -> httpx.Response:
+        start, last = int(request.headers["Range"][6:-1]), len(content) - 1
+        told = {"Content-Range": f"bytes {start}-{last}/{len(content)}", **headers}
+        return httpx.Response(206, headers=told, stream=Body(content[start:]))
+
+    return act
+
+
+async def test_f10_a_file_of_another_length_is_another_file(tmp_path: Path) -> None:
+    """
+    A host that goes on with the same tag in a longer file is asked for the whole.
+    """
+    longer = ranged(PACKAGE + b"more", ETag='"1"')
+    host = Host(cut(100_000), longer)
+    await save(host, tmp_path / "a.zip")
+
+    assert PACKAGE == (tmp_path / "a.zip").read_bytes()
+    assert [None, "bytes=100000-", None] == [r.headers.get("Range") for r in host.seen]
+
+
+def without_a_length(size: int) -> Act:
+    return lambda host, request: httpx.Response(200, stream=Body(host.content[:size]))
+
+
+@pytest.mark.parametrize(
+    "acts",
+    [[cut(100_000), ranged(PACKAGE[:-1] + b"?")], [without_a_length(100_000)]],
+    ids=["pieces", "no length"],
+)
+async def test_f10_what_may_be_wrong_by_chance_is_fetched_once_more(
+    tmp_path: Path, acts: list[Act]
+) -> None:
+    """
+    What was pieced together, or may have been cut unnoticed, and is not whole, is begun again.
+    """
+    await save(Host(*acts), tmp_path / "a.zip")
+    assert PACKAGE == (tmp_path / "a.zip").read_bytes()
+
+    host = Host(*[without_a_length(100_000)] * 50)
+    with pytest.raises(DownloadError, match="zip"):
+        await save(host, tmp_path / "b.zip")
+    assert 2 == len(host.seen)
+
+
+async def test_f10_a_host_that_goes_on_in_small_pieces_gets_there(tmp_path: Path) -> None:
+    """
+    As long as each transfer goes on where the last one ended, there may be any number of them.
+    """
+    host = Host(*[cut(10_000)] * 29)
+    await save(host, tmp_path / "a.zip")
+
+    assert PACKAGE == (tmp_path / "a.zip").read_bytes()
+    assert 30 < len(host.seen) + 2
+
+
+async def test_f10_a_host_that_always_begins_anew_is_given_up(tmp_path: Path) -> None:
+    """
+    Where nothing that came is of use later, it is fetched a few times and not for ever.
+    """
+    further = [cut(10_000 * (n + 1)) for n in range(29)]
+    host = Host(*further, ranges=False)
+    with pytest.raises(DownloadError, match="the connection broke"):
+        await save(host, tmp_path / "a.zip")
+    assert 6 == len(host.seen)
+
+    # Neither does what goes on in between renew the tries of those that begin anew.
+    def changed(host: Host, request: httpx.Request) -> httpx.Response:
+        host.etag = f'"{len(host.seen)}"'
+        return host.serve(request, 50_000)
+
+    host = Host(*[changed, cut(10_000)] * 20)
+    with pytest.raises(DownloadError, match="began it too often"):
+        await save(host, tmp_path / "b.zip")
+    assert 2 * 6 + 1 == len(host.seen)
+
+
 async def test_f10_cuts_anywhere_make_no_other_file(tmp_path: Path) -> None:
     """
     However often and wherever transfers are cut, the target is byte for byte the package.
@@ -384,6 +576,52 @@ async def test_f11_a_wrong_length_is_not_believed(tmp_path: Path, more: int) -> 
     assert [] == os.listdir(tmp_path)
 
 
+class Endless(httpx.AsyncByteStream):
+    """Be a body that never ends, and know how much of it was taken."""
+
+    taken = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            await anyio.sleep(0.01)
+            self.taken += 10_000
+            yield b"PK" * 5000
+
+
+async def test_a_body_that_waits_for_nothing_can_be_given_up(tmp_path: Path) -> None:
+    """
+    What a host sends faster than it is looked at is ended, too, when it is no package.
+    """
+
+    class Flood(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while True:
+                yield b"<html>" * 10_000
+
+    flood = httpx.Response(200, stream=Flood())
+    with pytest.raises(DownloadError, match="is no zip archive"):
+        await save(Host(lambda host, request: flood), tmp_path / "a.zip")
+
+    assert [] == os.listdir(tmp_path)
+
+
+async def test_f12_an_endless_package_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    No more is written than any package may have, whether or not its host says how long it is.
+    """
+    monkeypatch.setattr(download, "MOST_BYTES", 1_000_000)
+    for headers, most in (({}, 1_500_000), ({"Content-Length": "1000001"}, 50_000)):
+        body = Endless()
+        answer = httpx.Response(200, headers=headers, stream=body)
+        host = Host(lambda host, request, answer=answer: answer)  # type: ignore[misc]
+        with pytest.raises(DownloadError, match="is longer than 1000000 bytes"):
+            await save(host, tmp_path / "a.zip")
+        assert body.taken <= most
+        assert [] == os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize("operation", ["open", "write", "fsync", "replace"])
 async def test_f12_a_full_disk_leaves_the_target_untouched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
@@ -433,6 +671,22 @@ async def test_f12_a_package_that_cannot_fit_is_not_begun(
     assert [] == os.listdir(tmp_path)
 
 
+async def test_a_disk_that_does_not_tell_its_room_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Where the free space is not known, the package is fetched all the same.
+    """
+
+    def unknown(path: Path) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(shutil, "disk_usage", unknown)
+    await save(Host(), tmp_path / "a.zip")
+
+    assert PACKAGE == (tmp_path / "a.zip").read_bytes()
+
+
 @pytest.mark.parametrize(
     "link",
     ["http://cdn.example.com/a", "https://127.0.0.1/a", "https://10.0.0.1/a", "file:///etc/passwd"],
@@ -461,12 +715,61 @@ async def test_f9_redirects_are_followed_three_times(tmp_path: Path) -> None:
         request.url.host for request in host.seen
     ]
 
-    for bad in (leads, [saying(302, Location="https://169.254.169.254/")]):
-        with pytest.raises(DownloadError, match="its link leads"):
-            await save(Host(*bad), tmp_path / "b.zip")
+    with pytest.raises(DownloadError, match="its link redirects more than three times"):
+        await save(Host(*leads), tmp_path / "b.zip")
+    with pytest.raises(DownloadError, match="its link leads to no public host"):
+        await save(Host(saying(302, Location="https://169.254.169.254/")), tmp_path / "b.zip")
 
 
-@pytest.mark.parametrize("status", [500, 503, 416])
+class Watched(Body):
+    """Be a body that knows whether it was closed."""
+
+    is_closed = False
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+async def test_f9_what_is_not_read_is_closed(tmp_path: Path) -> None:
+    """
+    Every answer is closed, however many redirects there are and wherever they lead.
+    """
+    for location in ("/p1.zip", "https://127.0.0.1/", "https://1.2.3.4:443[v1.x]/?secret"):
+        bodies = [Watched(b"moved") for _ in range(9)]
+        left = iter(bodies)
+
+        def move(
+            host: Host,
+            request: httpx.Request,
+            location: str = location,
+            left: Iterator[Watched] = left,
+        ) -> httpx.Response:
+            return httpx.Response(302, headers={"Location": location}, stream=next(left))
+
+        host = Host(*[move] * 9)
+        with pytest.raises(DownloadError, match="its link") as caught:
+            await save(host, tmp_path / "a.zip")
+
+        assert "secret" not in str(caught.value)
+        assert (4 if location == "/p1.zip" else 1) == len(host.seen)
+        assert [True] * len(host.seen) == [b.is_closed for b in bodies[: len(host.seen)]]
+
+
+async def test_a_name_that_cannot_be_looked_up_is_no_link(tmp_path: Path) -> None:
+    """
+    A host that only the system's own reader refuses ends in words, and not with its error.
+    """
+
+    def refuse(host: Host, request: httpx.Request) -> None:
+        raise UnicodeError("label too long: secret")
+
+    with pytest.raises(DownloadError, match="its link names no host") as caught:
+        await save(Host(refuse), tmp_path / "a.zip")
+
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [408, 416, 429, 500, 503])
 async def test_a_host_in_trouble_is_asked_again(tmp_path: Path, status: int) -> None:
     """
     A host that fails for a moment is given another chance.
@@ -489,6 +792,24 @@ async def test_other_answers_are_told(tmp_path: Path) -> None:
     assert 1 == len(host.seen)
 
 
+@pytest.mark.parametrize("encoding", ["Identity", ""])
+async def test_what_is_not_compressed_may_be_said_in_other_ways(
+    tmp_path: Path, encoding: str
+) -> None:
+    """
+    A host that writes identity with a capital, or nothing, has compressed nothing.
+    """
+
+    def say(host: Host, request: httpx.Request) -> httpx.Response:
+        answer = host.serve(request)
+        answer.headers["Content-Encoding"] = encoding
+        return answer
+
+    await save(Host(say), tmp_path / "a.zip")
+
+    assert PACKAGE == (tmp_path / "a.zip").read_bytes()
+
+
 async def test_a_silent_host_is_given_up(tmp_path: Path) -> None:
     """
     The timeout counts seconds without progress, in the head and in the body.
@@ -503,7 +824,7 @@ async def test_a_silent_host_is_given_up(tmp_path: Path) -> None:
 
     host = Silent()
     began = anyio.current_time()
-    with pytest.raises(DownloadError, match="no answer within 5 s"):
+    with pytest.raises(DownloadError, match="nothing came for 5 s"):
         async with host.client(timeout=5) as flipsnack:
             await flipsnack.collections.save_package("fxh4k89", tmp_path / "a.zip")
 
@@ -531,6 +852,85 @@ async def test_f19_a_cancelled_download_leaves_nothing(tmp_path: Path) -> None:
             assert [] == os.listdir(tmp_path)
 
     assert PACKAGE == (tmp_path / "a.zip").read_bytes()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # with threads, and time as it is
+async def test_f19_a_check_is_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    However long it takes to check a package, a cancellation waits for a part of that only.
+    """
+    begun = threading.Event()
+    cancelled: list[float] = []
+
+    def slow(path: Path, subject: str) -> Iterator[None]:
+        begun.set()
+        for _ in range(300):
+            time.sleep(0.01)
+            yield
+
+    async def cancel() -> None:
+        await anyio.to_thread.run_sync(begun.wait, 10)
+        cancelled.append(time.monotonic())
+        tasks.cancel_scope.cancel()
+
+    monkeypatch.setattr(download, "checking", slow)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cancel)
+        await save(Host(), tmp_path / "a.zip")
+
+    assert time.monotonic() < cancelled[0] + 1.5
+    assert [] == os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("is_silent", [True, False])
+async def test_closing_the_client_breaks_downloads_off(tmp_path: Path, is_silent: bool) -> None:
+    """
+    What is on its way when the client is closed raises that at once, and leaves nothing.
+    """
+    body = Body(b"") if is_silent else Endless()
+    raised: list[BaseException] = []
+
+    class Slow(Host):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.host != "api.flipsnack.com" and is_silent:
+                await anyio.sleep_forever()
+            return await super().handle_async_request(request)
+
+    host = Slow(lambda host, request: httpx.Response(200, stream=body))
+    flipsnack = host.client()
+
+    async def save_one() -> None:
+        try:
+            await flipsnack.collections.save_package("fxh4k89", tmp_path / "a.zip")
+        except ClientClosedError as error:
+            raised.append(error)
+
+    began = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(save_one)
+        await anyio.sleep(1)
+        await flipsnack.aclose()
+
+    assert [None] == [error.__context__ for error in raised]
+    assert anyio.current_time() - began < 1.1
+    assert [] == os.listdir(tmp_path)
+
+
+async def test_f14_a_neighbour_that_somebody_swept_is_begun_again(tmp_path: Path) -> None:
+    """
+    Whose neighbour was taken for left behind, while it waited for a link, fetches all of it.
+    """
+
+    def sweep(host: Host, request: httpx.Request) -> httpx.Response:
+        [part] = tmp_path.glob(".a.zip.*.part")
+        part.unlink()
+        return httpx.Response(403)
+
+    host = Host(cut(100_000), sweep)
+    await save(host, tmp_path / "a.zip")
+
+    assert PACKAGE == (tmp_path / "a.zip").read_bytes()
+    assert [None, "bytes=100000-", None] == [r.headers.get("Range") for r in host.seen]
 
 
 async def test_f14_what_a_kill_left_behind_is_swept(tmp_path: Path) -> None:

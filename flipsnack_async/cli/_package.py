@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import anyio
 import click
 
@@ -45,6 +47,7 @@ def package(
 
     async def work(flipsnack: Flipsnack) -> SavedPackage | None:
         meter = DownloadMeter()
+        before = _file_at(target)
         try:
             async with progress_bar(settings, meter.look):
                 return await flipsnack.collections.save_package(
@@ -58,7 +61,10 @@ def package(
         except ExportTimeoutError as error:
             tell(error, verbose=settings.verbose > 0)
         except anyio.get_cancelled_exc_class():
-            say("interrupted: nothing was saved; asking again continues the export")
+            if _file_at(target) == before:
+                say("interrupted: nothing was saved; asking again continues the export")
+            else:
+                say(f"interrupted: {target} was saved all the same")
             raise
         return None
 
@@ -70,3 +76,11 @@ def package(
     else:
         write_line(saved)
     return 0
+
+
+def _file_at(target: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(target)
+    except (OSError, ValueError):
+        return None
+    return found.st_ino, found.st_mtime_ns
