@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Iterable,
+    Mapping,
+    Sized,
+)
 from contextlib import aclosing
 from datetime import date, datetime
 from types import MappingProxyType
@@ -306,8 +313,25 @@ def hash_of(ref: Ref) -> str:
     return collection_hash
 
 
-async def hashes_of(refs: Iterable[Ref] | AsyncIterable[Ref]) -> AsyncGenerator[str]:
+def hashes_of(refs: Iterable[Ref] | AsyncIterable[Ref]) -> AsyncGenerator[str]:
     """Take the hashes out of many, and close what they come from."""
+    if isinstance(refs, (str, bytes)) or not isinstance(refs, (Iterable, AsyncIterable)):
+        remedy = "give hashes or collections in a list, or in another iterable"
+        raise InvalidArgumentError("refs", remedy)
+    return _hashes_in(refs)
+
+
+def count_of(refs: Iterable[Ref] | AsyncIterable[Ref]) -> int | None:
+    """Say how many different ones there are, where that uses none of them up."""
+    if not isinstance(refs, Sized) or not isinstance(refs, Iterable):
+        return None
+    try:
+        return len({getattr(ref, "collection_hash", ref) for ref in refs})
+    except TypeError:
+        return len(refs)  # one of them is no ref, and will be refused in its turn
+
+
+async def _hashes_in(refs: Iterable[Ref] | AsyncIterable[Ref]) -> AsyncGenerator[str]:
     if isinstance(refs, AsyncGenerator):
         async with aclosing(refs):
             async for ref in refs:

@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import (
     AsyncIterable,
-    Callable,
     Iterable,
     Mapping,
     Sequence,
@@ -14,7 +13,6 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from pathlib import Path
 from types import EllipsisType, TracebackType
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -38,7 +36,7 @@ from .exports import Exports
 from .harvest import Account, Harvest
 from .models import CollectionStats
 from .quota import Lane, Quota, Rate
-from .transport import Borrowed, Connections, checked_url
+from .transport import Connections, checked_url
 
 __all__ = ["Flipsnack"]
 
@@ -61,8 +59,9 @@ class Flipsnack:
     to the last byte of the answer; *attempts* is how often a call that may
     be repeated goes out at the most. Without a *quota* of its own the client
     shares one with the other clients of the key and API host in this event
-    loop, at the same *rates*. *transport* is the innermost one: a proxy, a sandbox, a
-    test; it must honour httpx's "target" extension.
+    loop, at the same *rates*. *transport* is the innermost one, of calls and
+    downloads: a proxy, a sandbox, a test; it must honour httpx's "target"
+    extension.
 
     One client serves one event loop. Calls raise what `flipsnack_async.errors`
     lists. A cancelled call leaves nothing behind, but if its first byte had
@@ -88,15 +87,8 @@ class Flipsnack:
         credentials = Credentials(api_key, api_secret)
         del api_key, api_secret  # a traceback that shows locals must not find them
         credentials.check()
-        connect: Callable[[], httpx.AsyncBaseTransport]
-        if transport is None:
-            transport = pool = Connections()
-            connect = pool.apart
-        else:
-            connect = partial(Borrowed, transport)
         core = Core(
-            transport,
-            connect,
+            Connections() if transport is None else transport,
             credentials,
             quota,
             tuple(rates),
@@ -296,25 +288,35 @@ class Flipsnack:
         """
         Save the HTML packages of *refs*, or of every collection, as files in *folder*.
 
-        They are named after their hashes, such as fxh4k89.zip. *at_once*
-        bounds the packages under way; each is asked for after *every* so many
-        seconds, or later while many are, and given up after *within*. The
+        They are named after their hashes, such as fxh4k89.zip. Each is asked
+        for after *every* so many seconds, or later while many are, and given
+        up when it is not ready *within* so many after the first answer.
+        *at_once* bounds the packages under way, of which there are never more
+        than could be asked for in a quarter of *within* beside a harvest. The
         calls queue in the poll lane, and a surrounding deadline cuts the
         export off but fails no row before.
         """
         _checks.seconds("every", every)
         _checks.seconds("within", within)
         view = self._view(lane="poll", minds_deadline=False)
+        if refs is None:
+            refs = view.collections.list()
         return Exports(
-            partial(view.collections._save_package, within=within, overwrite=True),
-            _actions.hashes_of(view.collections.list() if refs is None else refs),
-            Path(folder),
+            partial(
+                view.collections._save_package,
+                within=within,
+                from_first_answer=True,
+                overwrite=True,
+            ),
+            _actions.hashes_of(refs),
+            _checks.path("folder", folder),
             every=every,
             rounds=partial(_round, self.quota.rates),
             at_once=at_once,
-            total=len(refs) if isinstance(refs, Sized) else None,
+            most=_most_in_rounds_of(within / 4, self.quota.rates),
+            total=_actions.count_of(refs),
             calls=lambda: view._calls,
-            seconds_for=partial(self.quota.estimate, lane="poll"),
+            seconds_for=partial(_seconds_for, self.quota),
         )
 
     async def aclose(self) -> None:
@@ -339,9 +341,31 @@ class Flipsnack:
 
 
 def _round(rates: Sequence[Rate], packages: int) -> float:
-    """Say how long asking for each of so many takes, up to a period of the slowest rate."""
-    slowest = min(rates, key=lambda rate: rate.limit / rate.per, default=None)
-    return min(slowest.per, packages * slowest.per / slowest.limit) if slowest else 0.0
+    """
+    Say how long asking for each of so many takes, up to a period of the slowest rate.
+
+    It leaves half of that rate to others.
+    """
+    slowest = _slowest(rates)
+    return min(slowest.per, 2 * packages * slowest.per / slowest.limit) if slowest else 0.0
+
+
+def _most_in_rounds_of(seconds: float, rates: Sequence[Rate]) -> float:
+    """Say how many can be asked for in so long by polls while others call."""
+    slowest = _slowest(rates)
+    if slowest is None:
+        return math.inf
+    return max(1, int(seconds / slowest.per * max(1, slowest.limit // 5)))
+
+
+def _slowest(rates: Sequence[Rate]) -> Rate | None:
+    return min(rates, key=lambda rate: rate.limit / rate.per, default=None)
+
+
+def _seconds_for(quota: Quota, calls: int) -> float:
+    """Say how long so many polls take, with those among them that wait for quota by now."""
+    waiting = quota.statistics().waiting["poll"]
+    return quota.estimate(max(0, calls - waiting), lane="poll")
 
 
 def _rates_from_env() -> tuple[Rate, ...]:

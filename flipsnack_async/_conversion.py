@@ -32,13 +32,11 @@ async def await_conversion(
             raise ConversionFailedError(collection_hash)
         return state in ("complete", "completed")
 
-    collection = await poll(
+    return await poll(
         ask_by_newest_hash,
         every=every,
         within=within,
         on_poll=on_poll,
         is_finished=is_converted,
+        too_late=lambda problem: ConversionTimeoutError(collection_hash, within, problem),
     )
-    if collection is None:
-        raise ConversionTimeoutError(collection_hash, within)
-    return collection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from ._polling import poll
 from .errors import ExportFailedError, ExportTimeoutError, InvalidAnswerError
@@ -15,13 +16,19 @@ async def await_package(
     *,
     every: Callable[[], float],
     within: float,
+    from_first_answer: bool,
     on_poll: Callable[[Package], object] | None,
 ) -> Package:
     """Ask until the package is COMPLETE; a status that isn't known counts as unfinished."""
-    package = await poll(ask, every=every, within=within, on_poll=on_poll, is_finished=_is_complete)
-    if package is None:
-        raise ExportTimeoutError(collection_hash, within)
-    return package
+    return await poll(
+        ask,
+        every=every,
+        within=within,
+        from_first_answer=from_first_answer,
+        on_poll=on_poll,
+        is_finished=_is_complete,
+        too_late=partial(ExportTimeoutError, collection_hash, within),
+    )
 
 
 def _is_complete(package: Package) -> bool:

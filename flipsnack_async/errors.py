@@ -304,15 +304,17 @@ class ConversionFailedError(FlipsnackError):
 class ConversionTimeoutError(FlipsnackError, TimeoutError):
     """Say that a conversion was not done in time; it goes on, and can be awaited again."""
 
-    def __init__(self, collection_hash: str, within: float) -> None:
-        super().__init__(collection_hash, within)
+    def __init__(self, collection_hash: str, within: float, problem: str = "") -> None:
+        super().__init__(collection_hash, within, problem)
         self.collection_hash = collection_hash
         self.within = within
+        self.problem = problem
 
     def __str__(self) -> str:
+        problem = f": {self.problem}" if self.problem else ""
         return (
-            f"the conversion of {self.collection_hash} was not done within {self.within:g} s; "
-            "it goes on, and can be awaited again"
+            f"the conversion of {self.collection_hash} was not done within {self.within:g} s"
+            f"{problem}; it goes on, and can be awaited again"
         )
 
 
@@ -330,15 +332,17 @@ class ExportFailedError(FlipsnackError):
 class ExportTimeoutError(FlipsnackError, TimeoutError):
     """Say that a package was not ready in time; asking again later continues the same export."""
 
-    def __init__(self, collection_hash: str, within: float) -> None:
-        super().__init__(collection_hash, within)
+    def __init__(self, collection_hash: str, within: float, problem: str = "") -> None:
+        super().__init__(collection_hash, within, problem)
         self.collection_hash = collection_hash
         self.within = within
+        self.problem = problem
 
     def __str__(self) -> str:
+        problem = f": {self.problem}" if self.problem else ""
         return (
-            f"the package of {self.collection_hash} was not ready within {self.within:g} s; "
-            "asking again later continues the same export"
+            f"the package of {self.collection_hash} was not ready within {self.within:g} s"
+            f"{problem}; asking again later continues the same export"
         )
 
 

@@ -7,9 +7,10 @@ import os
 import random
 import zipfile
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import httpx
@@ -18,14 +19,20 @@ from scripted import client
 
 from flipsnack_async import (
     AuthenticationError,
+    ClientClosedError,
     Collection,
     CollectionUnavailableError,
     DownloadError,
     ExportFailedError,
+    Exports,
     ExportTimeoutError,
     Flipsnack,
     InvalidArgumentError,
     PackageRow,
+    Rate,
+    SavedPackage,
+    _download,
+    exports,
 )
 from flipsnack_async.sandbox import Sandbox
 
@@ -317,12 +324,7 @@ def page(path: Path) -> None:
     path.write_bytes(b"<html>Sorry</html>")
 
 
-def dangle(path: Path) -> None:
-    path.unlink()
-    path.symlink_to(path.with_name("nowhere"))
-
-
-@pytest.mark.parametrize("spoil", [flip, truncate, empty, grow, page, dangle])
+@pytest.mark.parametrize("spoil", [flip, truncate, empty, grow, page])
 async def test_a_broken_file_is_fetched_anew(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     """
     What is in a package's place and not whole is replaced, and its neighbours are left alone.
@@ -340,18 +342,45 @@ async def test_a_broken_file_is_fetched_anew(tmp_path: Path, spoil: Callable[[Pa
     assert whole == contents(tmp_path)
 
 
-async def test_a_folder_in_a_files_place_is_a_row(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere")])
+async def test_what_is_no_file_in_a_files_place_is_a_row(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
     """
     Where a file cannot be put, the row says so before any call, and the others are saved.
     """
     box = Sandbox(collections=3, export_seconds=0)
-    (tmp_path / f"{box.hashes[1]}.zip" / "mine").mkdir(parents=True)
+    place = tmp_path / f"{box.hashes[1]}.zip"
+    make(place)
+    before = place.lstat()
 
     taken = await export(box, tmp_path)
 
     assert isinstance(taken[box.hashes[1]].error, InvalidArgumentError)
     assert {box.hashes[0], box.hashes[2]} == asked(box)
-    assert (tmp_path / f"{box.hashes[1]}.zip" / "mine").is_dir()
+    assert before.st_ino == place.lstat().st_ino
+
+
+async def test_a_link_that_none_can_be_is_a_row(tmp_path: Path) -> None:
+    """
+    A link that no reader of addresses takes fails one package, in words that don't repeat it.
+    """
+    box = Sandbox(collections=3, export_seconds=0)
+    bad = box.hashes[1]
+
+    class Mangling(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if bad.encode() not in request.extensions.get("target", b""):
+                return await box.transport().handle_async_request(request)
+            data = {"status": "COMPLETE", "resourceUrl": "https://xn--a.example/?secret"}
+            return httpx.Response(200, json={"code": 20, "data": data})
+
+    flipsnack = Flipsnack(box.api_key, box.api_secret, transport=Mangling())
+    async with flipsnack, flipsnack.export_many(list(box.hashes), tmp_path) as rows:
+        taken = await gather(rows)
+
+    assert str(taken[bad].error).endswith("its link is no address")
+    assert each(box) - {f"{bad}.zip"} == set(os.listdir(tmp_path))
 
 
 async def test_leaving_early_leaves_whole_files_only(tmp_path: Path) -> None:
@@ -421,10 +450,49 @@ async def test_progress_tells_how_far_it_is(tmp_path: Path) -> None:
         assert sorted(numbers) == numbers
     last = seen[-1]
     assert (1, 39 * SIZE, len(box.ledger)) == (last.failed, last.bytes, last.calls)
-    left = [cast(float, progress.seconds_left) for progress in seen]
+    left = [p.seconds_left for p in seen if p.seconds_left is not None]
     assert 0.5 * took <= left[0] <= 1.5 * took
     assert 0 == left[-1]
     assert all(0 <= seconds < math.inf for seconds in left)
+
+
+@pytest.mark.parametrize("number", [3, 100])
+async def test_the_time_left_is_true_or_not_said(tmp_path: Path, number: int) -> None:
+    """
+    Many packages are foreseen well, and a few that are being built not at all.
+    """
+    chance = random.Random(1)  # noqa: S311  no secret
+    box = Sandbox(collections=number, export_seconds=lambda: chance.uniform(10, 90))
+    said: list[tuple[float, float | None]] = []
+
+    async def watch(rows: Exports) -> None:
+        while True:
+            said.append((anyio.current_time(), rows.progress.seconds_left))
+            await anyio.sleep(1)
+
+    async with client(box) as flipsnack, anyio.create_task_group() as tasks:
+        async with flipsnack.export_many(list(box.hashes), tmp_path) as rows:
+            tasks.start_soon(watch, rows)
+            await gather(rows)
+            ended = anyio.current_time()
+            tasks.cancel_scope.cancel()
+
+    told = [(at, seconds) for at, seconds in said if seconds is not None]
+    assert not [(at, seconds) for at, seconds in told if abs(at + seconds - ended) > 20]
+    assert number < 100 or len(told) > 0.7 * len(said)
+
+
+async def test_duplicates_are_no_part_of_the_total(tmp_path: Path) -> None:
+    """
+    What comes twice in a list is counted once, from the beginning.
+    """
+    box = Sandbox(collections=12)
+    refs: list[Any] = [*box.hashes, *map(Collection, box.hashes)]
+    async with client(box) as flipsnack:
+        async with flipsnack.export_many(refs, tmp_path, at_once=2) as rows:
+            assert 12 == rows.progress.total
+            await anext(rows)
+            assert 12 == rows.progress.total
 
 
 async def test_the_total_is_unknown_until_all_refs_are(tmp_path: Path) -> None:
@@ -517,6 +585,76 @@ async def test_an_export_takes_few_calls_and_little_time(tmp_path: Path, seed: i
 
 
 @pytest.mark.parametrize(
+    ("rates", "others", "at_once"),
+    [
+        (((5, 1.0), (10, 60.0)), 0, 150),
+        (((5, 1.0), (60, 60.0)), 500, 150),
+        (((5, 1.0), (60, 60.0)), 0, 5000),
+    ],
+    ids=["slow key", "beside a harvest", "all at once"],
+)
+async def test_no_package_fails_for_those_beside_it(
+    tmp_path: Path, rates: tuple[tuple[int, float], ...], others: int, at_once: int
+) -> None:
+    """
+    However long the calls of all take, each package has its time, and more asks than one.
+    """
+    chance = random.Random(5)  # noqa: S311  no secret
+    number = 120 if at_once > 150 else 30
+    box = Sandbox(
+        collections=number + others,
+        export_seconds=lambda: chance.uniform(10, 90),
+        rates=rates,
+        latency=0.2,
+    )
+    quick = [Rate(limit, per=per) for limit, per in rates]
+    async with client(box, rates=quick) as flipsnack, anyio.create_task_group() as tasks:
+
+        async def harvest() -> None:
+            async with flipsnack.harvest(box.hashes[number:]) as rows:
+                async for _ in rows:
+                    pass
+
+        if others:
+            tasks.start_soon(harvest)
+            await anyio.sleep(120)
+        exporting = flipsnack.export_many(
+            box.hashes[:number], tmp_path, within=220, at_once=at_once
+        )
+        async with exporting as rows:
+            taken = await gather(rows)
+        tasks.cancel_scope.cancel()
+
+    assert number == len(taken)
+    assert not [row.error for row in taken.values() if row.error]
+    assert {20} == {call.code for call in box.ledger}
+
+
+async def test_an_export_pauses_through_maintenance(tmp_path: Path) -> None:
+    """
+    Maintenance before the first answer takes nothing from the time that packages have.
+    """
+    box = Sandbox(collections=5)
+    box.fail("*", code=22, times=8)
+    began = anyio.current_time()
+    taken = await export(box, tmp_path, list(box.hashes), within=100)
+
+    assert not [row.error for row in taken.values() if row.error]
+    assert anyio.current_time() - began > 100
+
+
+async def test_answers_that_tell_nothing_fail_no_row(tmp_path: Path) -> None:
+    """
+    Thirty foreign answers to thirty packages cost calls, and not packages.
+    """
+    box = Sandbox(collections=30)
+    box.fail("collection.downloadHTML", body="<html>Not now</html>", times=30)
+    taken = await export(box, tmp_path, list(box.hashes))
+
+    assert not [row.error for row in taken.values() if row.error]
+
+
+@pytest.mark.parametrize(
     "name",
     ["../x", "a/b", "..", ".", "", "/x", "a\\b", "C:x", "a\0b", "a\n", "x.zip", "ü", "x" * 101],
 )
@@ -589,6 +727,103 @@ async def test_a_folder_that_is_none_is_refused_before_a_call(tmp_path: Path, pl
     assert "folder" == caught.value.field
     assert b"mine" == (tmp_path / "file").read_bytes()
     assert [] == box.ledger
+
+
+@pytest.mark.parametrize("refs", ["fxh4k89", b"fxh4k89", Collection("fxh4k89"), 7], ids=repr)
+async def test_what_are_no_refs_is_refused_when_described(tmp_path: Path, refs: Any) -> None:
+    """
+    One hash, or one collection, is not many: it is refused instead of taken letter by letter.
+    """
+    async with client(Sandbox()) as flipsnack:
+        for describe in (partial(flipsnack.export_many, folder=tmp_path), flipsnack.harvest):
+            with pytest.raises(InvalidArgumentError, match="in a list") as caught:
+                describe(refs)
+            assert "refs" == caught.value.field
+
+
+@pytest.mark.parametrize("folder", [None, b"packages", "a\0b"], ids=repr)
+async def test_what_is_no_path_is_refused_when_described(folder: Any) -> None:
+    """
+    A folder that no system could have is named as the argument that is wrong.
+    """
+    async with client(Sandbox()) as flipsnack:
+        with pytest.raises(InvalidArgumentError) as caught:
+            flipsnack.export_many(None, folder)
+        assert "folder" == caught.value.field
+
+
+async def test_a_folder_that_cannot_be_written_is_told_before_a_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Where nothing could be saved, nothing is asked for.
+    """
+
+    def read_only(**options: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(exports, "TemporaryFile", read_only)
+    box = Sandbox()
+    with pytest.raises(InvalidArgumentError, match="Permission denied") as caught:
+        await export(box, tmp_path)
+
+    assert "folder" == caught.value.field
+    assert [] == box.ledger
+
+
+async def test_an_export_has_one_block(tmp_path: Path) -> None:
+    """
+    A second block, and rows outside of it, are refused in words.
+    """
+    async with client(Sandbox(export_seconds=0)) as flipsnack:
+        for rows in (flipsnack.export_many([], tmp_path), flipsnack.harvest([])):
+            with pytest.raises(ClientClosedError, match="block"):
+                await anext(rows)
+            async with rows:
+                pass
+            with pytest.raises(ClientClosedError, match="block"):
+                await anext(rows)
+            with pytest.raises(ClientClosedError, match="block"):
+                async with rows:
+                    raise AssertionError
+
+
+async def test_f14_what_a_kill_left_behind_is_swept_away_at_the_start(tmp_path: Path) -> None:
+    """
+    An hour after a kill nothing is left of it, though its package is there by then.
+    """
+    box = Sandbox(collections=2, export_seconds=0)
+    await export(box, tmp_path, list(box.hashes))
+    names = [f".{box.hashes[0]}.zip.{number:016x}.part" for number in (1, 2)]
+    mine = ".notes.part"
+    for name in (*names, mine):
+        (tmp_path / name).touch()
+    for name in (names[0], mine):
+        os.utime(tmp_path / name, (0, 0))
+
+    await export(box, tmp_path, list(box.hashes))
+
+    assert {*each(box), names[1], mine} == set(os.listdir(tmp_path))
+
+
+async def test_few_are_verified_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    An export that goes on leaves most threads to others.
+    """
+    under_way = most = 0
+
+    async def verified(path: Path, collection_hash: str) -> SavedPackage:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await anyio.sleep(1)
+        under_way -= 1
+        return SavedPackage(collection_hash, path, 0, "")
+
+    monkeypatch.setattr(_download, "verified", verified)
+    await export(Sandbox(), tmp_path, [f"h{number}" for number in range(40)])
+
+    assert 4 == most
 
 
 async def test_f13_who_waits_for_long_is_not_swept_away(tmp_path: Path) -> None:

@@ -11,16 +11,13 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def polling_options(*, only_with: str = "") -> Callable[[F], F]:
+def polling_options(*, only_with: str = "", within: float = 600.0) -> Callable[[F], F]:
     """Give a command --every and --within, which may mean something *only_with* another option."""
     when = f"With {only_with}: the" if only_with else "The"
 
-    def decorate(command: F) -> F:
-        within = _seconds("--within", 600.0, f"{when} seconds after which to wait no longer.")
-        every = _seconds("--every", 5.0, f"{when} seconds between two questions.")
-        return every(within(command))
-
-    return decorate
+    every_option = _seconds("--every", 5.0, f"{when} seconds between two questions.")
+    within_option = _seconds("--within", within, f"{when} seconds after which to wait no longer.")
+    return lambda command: every_option(within_option(command))
 
 
 def _seconds(name: str, default: float, help: str) -> Callable[[F], F]:  # noqa: A002  click's word

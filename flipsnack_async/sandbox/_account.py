@@ -28,11 +28,14 @@ class Account:
         choices: Choices,
         *,
         seed: int,
+        credentials: tuple[str, str] | None,
         today: date,
         uploads_left: int,
     ) -> None:
-        self.key = f"sandbox-key-{secrets.token_hex(8)}"
-        self.secret = f"sandbox-secret-{secrets.token_hex(16)}"
+        self.key, self.secret = credentials or (
+            f"sandbox-key-{secrets.token_hex(8)}",
+            f"sandbox-secret-{secrets.token_hex(16)}",
+        )
         # In embed codes seen in public, an account is eleven upper-case hex digits.
         self.id = blake2b(f"{seed}/account".encode(), digest_size=6).hexdigest()[:11].upper()
         self.collections = {collection.hash: collection for collection in collections}

@@ -25,6 +25,7 @@ from ._downloads import Downloads
 from ._exports import Exports
 from ._faults import ANY, LOST, RESET, TORN, Fault, FaultScript, Instead, refusal
 from ._ledger import SandboxCall, SandboxDownload, ledger_entry
+from ._numbers import check_at_least, check_http_status
 from ._placeholders import ITEM_STATE, LEAD_SAMPLE, STATES
 from ._rates import RateGate, RateLike, WindowKind
 from ._server import serve
@@ -42,6 +43,7 @@ class Sandbox:
     actions answer 42. With *deprecated* it also offers flipbook.add and delete,
     and collection.setLogo, deleteLogo, setBackgroundImage, deleteBackgroundImage.
 
+    Its key and secret are made up for each, unless given as *credentials*.
     Answers come from the vendor's documentation. Where that is silent, or says
     two things, this was chosen:
 
@@ -161,7 +163,12 @@ class Sandbox:
         legacy_counters: bool = False,
         lead_sample: Mapping[str, Any] | None = None,
         http_statuses: Mapping[int, int] | None = None,
+        credentials: tuple[str, str] | None = None,
     ) -> None:
+        check_at_least(0, link_seconds=link_seconds, package_size=package_size)
+        if not callable(export_seconds):
+            check_at_least(0, export_seconds=export_seconds)
+        check_http_status(expired_status=expired_status)
         last_day = today or datetime.now(UTC).date()
         exports = Exports(
             export_seconds=export_seconds, link_seconds=link_seconds, package_size=package_size
@@ -184,6 +191,7 @@ class Sandbox:
                 lead_sample=LEAD_SAMPLE if lead_sample is None else lead_sample,
             ),
             seed=seed,
+            credentials=credentials,
             today=last_day,
             uploads_left=uploads_left,
         )
@@ -330,6 +338,8 @@ class Sandbox:
         kinds = [cut_at, status, body, length, redirect]
         if len(kinds) - kinds.count(None) != 1:
             raise ValueError("Say exactly one of cut_at=, status=, body=, length=, redirect=.")
+        check_at_least(0, cut_at=cut_at, length=length)
+        check_http_status(status=status)
         fault: Instead | Mishap
         if status is not None:
             fault = Instead(Response(status_code=status))
