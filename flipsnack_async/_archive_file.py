@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
@@ -19,7 +19,7 @@ from .errors import ArchiveError, FlipsnackError
 
 # Days after its end at which a date range is taken to have its last numbers, wherever
 # the vendor's days begin.
-CLOSING: Final = timedelta(days=2)
+CLOSING_DAYS: Final = 2
 
 _STATISTICS: Final = ", ".join((*rows.STATISTICS, "checksum"))
 _PAGES: Final = ", ".join((*rows.PAGE_STATISTICS, "checksum"))
@@ -31,9 +31,10 @@ _OF_A_RUN: Final = (
     ("statistics", _STATISTICS),
     ("failures", _FAILURES),
 )
-_IS_FINAL: Final = f"asked_at >= date(end_date, '+{CLOSING.days} days')"
+_IS_FINAL: Final = f"asked_at >= date(end_date, '+{CLOSING_DAYS} days')"
 _IS_KNOWN: Final = (
-    "start_date IS ? AND end_date IS ? AND has_pages >= ? AND NOT is_inferred AND asked_at >= ?"
+    "start_date IS ? AND end_date IS ? AND has_pages >= ? AND NOT is_inferred"
+    f" AND asked_at >= date(?, '+{CLOSING_DAYS} days')"
 )
 
 
@@ -65,13 +66,14 @@ class ArchiveFile:
     """
     Hold the file open, for nobody else, and the run that is under way.
 
-    What a run looks like changes together with the disk, in whichever thread:
-    a caller who is cancelled does not hear of it.
+    What a run looks like is read anew before it is changed: a thread whose
+    caller was cancelled may have changed it meanwhile.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.run: Run | None = None
+        self.is_wanted = False  # open
         self.is_taken = False  # by whoever works on a run
         self._database: sqlite3.Connection | None = None
         # A thread whose caller was cancelled may still be at work when the next one comes.
@@ -79,10 +81,12 @@ class ArchiveFile:
 
     def open(self) -> None:
         with self._turn:
-            self._database = connect(self.path)
+            if self.is_wanted:
+                self._database = connect(self.path)
 
     def close(self) -> None:
         with self._turn:
+            self.is_wanted = False
             database, self._database = self._database, None
             if database is not None:
                 database.close()
@@ -104,9 +108,9 @@ class ArchiveFile:
     def _writing(self, run: Run | None = None) -> Iterator[Draft]:
         """Change the run that is under way, or begin another one."""
         with self._reading() as database:
-            draft = Draft(database, self._under_way if run is None else run)
             database.execute("BEGIN IMMEDIATE")
             try:
+                draft = Draft(database, run or _stored(database, self._under_way))
                 yield draft
                 row = rows.of_run(draft.run)
                 database.execute(f"REPLACE INTO runs VALUES ({_marks(row)})", row)
@@ -129,10 +133,30 @@ class ArchiveFile:
         with self._reading() as database:
             return [*map(rows.to_run, database.execute(f"SELECT {_RUNS} FROM runs ORDER BY run"))]
 
+    def forget_all_unanswered(self) -> bool:
+        """Empty an archive that holds nothing a key was told, and say whether this is one."""
+        with self._reading() as database:
+            (is_told,) = database.execute(
+                "SELECT EXISTS (SELECT 1 FROM statistics) OR EXISTS (SELECT 1 FROM failures)"
+                " OR EXISTS (SELECT 1 FROM listing JOIN runs USING (run)"
+                """ WHERE parameters LIKE '%"refs": "all"%')"""
+            ).fetchone()
+            if not is_told:
+                with database:
+                    database.execute("BEGIN IMMEDIATE")
+                    database.execute("DELETE FROM listing")
+                    database.execute("DELETE FROM runs")
+            return not is_told
+
     def begin(self, run: Run) -> None:
-        """Start a run, whose listing is empty still, or take one up."""
+        """Start a run, whose listing is empty still."""
         with self._writing(run):
             pass
+
+    def take_up(self, run: Run, spent: Spent, now: datetime) -> None:
+        """Go on with a run that was broken off."""
+        self.run = run
+        self.note(spent, now)
 
     def note(self, spent: Spent, now: datetime) -> None:
         """Write down what the run has cost, and that it is over if nothing is left to do."""
@@ -143,7 +167,7 @@ class ArchiveFile:
     def check(self, run: Run) -> None:
         """Raise `ArchiveError` where a row of the run was lost, added or changed."""
         with self._reading() as database:
-            digest = rows.NOTHING
+            digest, run = rows.NOTHING, _stored(database, run)
             for table, columns in _OF_A_RUN:
                 for row in database.execute(
                     f"SELECT {columns} FROM {table} WHERE run = ?", [run.number]
@@ -239,19 +263,20 @@ class ArchiveFile:
         """
         Write down what became of a collection, and what more is known of it.
 
-        The last one completes the run.
+        The last one completes the run. What is written down already stays.
         """
+        failure = result if isinstance(result, FlipsnackError) else None
         with self._writing() as draft:
+            draft.update(spent=spent, written_at=now)
+            if not _move(draft, collection_hash, rows.outcome_of(failure) if failure else "done"):
+                return  # whoever wrote it was cancelled, and did not hear of it
             if isinstance(result, FlipsnackError):
                 row = rows.of_failure(draft.run.number, collection_hash, result, now)
                 draft.database.execute(f"INSERT INTO failures VALUES ({_marks(row)})", row)
                 draft.count(row)
-                _move(draft, collection_hash, rows.outcome_of(result))
             else:
                 for kept in result:
                     _insert(draft, kept)
-                _move(draft, collection_hash, "done")
-            draft.update(spent=spent, written_at=now)
             _complete(draft)
 
     def known(
@@ -270,6 +295,14 @@ class ArchiveFile:
         if not pages and kept.has_pages:
             kept = attrs.evolve(kept, stats=attrs.evolve(kept.stats, pages=None), has_pages=False)
         return kept
+
+    def answered_last(self) -> str | None:
+        """Name the collection whose answer was the last one."""
+        with self._reading() as database:
+            found = database.execute(
+                "SELECT collection_hash FROM statistics ORDER BY id DESC LIMIT 1"
+            ).fetchone()
+            return None if found is None else found[0]
 
     def count_known(self, start: date | None, end: date, *, pages: bool) -> int:
         """Count the collections still to be asked about of which the range is known."""
@@ -331,6 +364,14 @@ class ArchiveFile:
             return [_settled(database, *rows.verified("listing", row)) for row in found]
 
 
+def _stored(database: sqlite3.Connection, run: Run) -> Run:
+    """Read how a run is by now."""
+    row = database.execute(f"SELECT {_RUNS} FROM runs WHERE run = ?", [run.number]).fetchone()
+    if row is None:
+        raise DamageError
+    return rows.to_run(row)
+
+
 def _settled(
     database: sqlite3.Connection, run: int, place: int, name: str, _: str, outcome: Outcome
 ) -> Settled:
@@ -383,16 +424,21 @@ def _add(draft: Draft, hashes: Iterable[str]) -> int:
     return added
 
 
-def _move(draft: Draft, collection_hash: str, outcome: Outcome) -> None:
+def _move(draft: Draft, collection_hash: str, outcome: Outcome) -> bool:
+    """Say what became of a collection, unless that was said before."""
     old = draft.database.execute(
         f"SELECT {_LISTING} FROM listing WHERE run = ? AND collection_hash = ?",
         [draft.run.number, collection_hash],
     ).fetchone()
     if old is None:
         raise DamageError
-    new = rows.checked("listing", (*rows.verified("listing", old)[:-1], outcome))
+    *place, before = rows.verified("listing", old)
+    if before != "pending":
+        return False
+    new = rows.checked("listing", (*place, outcome))
     draft.database.execute(f"REPLACE INTO listing VALUES ({_marks(new)})", new)
     draft.count(new, minus=[old])
+    return True
 
 
 def _complete(draft: Draft) -> None:
@@ -412,7 +458,7 @@ def _complete(draft: Draft) -> None:
 
 def _range(start: date | None, end: date, *, pages: bool) -> list[Any]:
     first = None if start is None else start.isoformat()
-    return [first, end.isoformat(), int(pages), (end + CLOSING).isoformat()]
+    return [first, end.isoformat(), int(pages), end.isoformat()]
 
 
 def _marks(row: Sequence[Any]) -> str:

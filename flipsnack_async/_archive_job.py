@@ -11,9 +11,11 @@ from __future__ import annotations
 import hmac
 import random
 import secrets
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import anyio
@@ -24,6 +26,7 @@ from ._archive_file import ArchiveFile
 from ._archive_rows import Kept, Kind, Run, Spent
 from ._crew import Crew, StopError
 from .errors import (
+    APIError,
     ArchiveError,
     AuthenticationError,
     ClientClosedError,
@@ -39,7 +42,7 @@ T = TypeVar("T")
 Row = TypeVar("Row")
 
 BATCH: Final = 500  # hashes read or written at a time
-# Seconds before a collection is asked about for the second and for the third time.
+# Seconds before what failed in passing is asked about for the second and for the third time.
 PAUSES: Final = (30.0, 300.0)
 PASSING: Final = (ConnectionFailedError, NoAnswerError, InvalidAnswerError)
 # The clocks of two processes agree so far on when a call ended.
@@ -86,19 +89,29 @@ class Job(Generic[Row]):
         self._crew = Crew(
             self._carry_out, _no_excuse, self._hashes(), at_once=at_once, ahead=0, total=None
         )
+        self._was_entered = False
         self._calls_before = 0
-        self._troubled: set[str] = set()  # collections that failed since any succeeded
+        self._failures: dict[str, int] = {}  # in passing, by collection
+        self._put_off: deque[tuple[float, str]] = deque()  # those who come again, and from when on
+        self._under_way = 0  # collections
+        self._news = anyio.Event()  # that one less is under way
+        self._troubled = set[str]()  # collections that failed since any was answered
+        self._one_at_a_time = anyio.Lock()
         self.total = self.settled = self.failed = 0
         self.is_listed = False
         self._listing_over = anyio.Event()
+        self._listing_over.set()
         self._listing_failure: FlipsnackError | None = None
 
     @asynccontextmanager
     async def working(self) -> AsyncGenerator[None]:
         """Work through what is left, inside the block; raises `ArchiveError` before it begins."""
+        if self._was_entered:
+            raise ClientClosedError(f"the {self._kind} has had its block; make another")
         if self.file.is_taken:
             raise self._refusal("is at work on something else already", "wait until that is done")
-        self.file.is_taken = True
+        self._was_entered = self.file.is_taken = True
+        self._listing_over = anyio.Event()
         try:
             await self._begin()
             try:
@@ -108,6 +121,7 @@ class Job(Generic[Row]):
                 with anyio.CancelScope(shield=True):
                     await self._leave()
         finally:
+            self._listing_over.set()
             self.file.is_taken = False
 
     async def take(self) -> Row:
@@ -119,7 +133,10 @@ class Job(Generic[Row]):
         runs: list[Run] = await _blocking.off_the_loop(self.file.runs)
         last = runs[-1] if runs else None
         if last is not None and not await self._is_of_key(last):
-            raise self._refusal("is about another key", "use that key, or name another file")
+            # A key that was mistyped at first must not be what the archive is about.
+            if not await _blocking.off_the_loop(self.file.forget_all_unanswered):
+                raise self._refusal("is about another key", "use that key")
+            last = None
         if self._refs is not None:
             await self._gather(self._refs)
         if last is not None and last.is_unfinished:
@@ -156,22 +173,22 @@ class Job(Generic[Row]):
             raise self._refusal(f"holds an unfinished {run.kind}", "finish that first")
         for name, value in self._parameters.items():
             if run.parameters.get(name) != value:
+                theirs = f"with {name} {run.parameters.get(name)}"
                 raise self._refusal(
-                    f"holds an unfinished {run.kind} with {name} {run.parameters.get(name)}",
+                    f"holds an unfinished {run.kind} "
+                    + ("of other collections" if name == "refs" else theirs),
                     "finish it with the same parameters",
                 )
         is_listed = run.state == "asking" and self._refs is not None
         if is_listed and not await _blocking.off_the_loop(self.file.wants_the_same, run):
             raise self._refusal(
                 f"holds an unfinished {run.kind} of other collections",
-                "finish it with the same refs",
+                "finish it with the same ones",
             )
         await _blocking.off_the_loop(self.file.check, run)
         self._recall(run.spent)
         self._calls_before = run.spent.calls
-        await _blocking.off_the_loop(
-            self.file.begin, attrs.evolve(run, spent=self._spent(), written_at=now())
-        )
+        await _blocking.off_the_loop(self.file.take_up, run, self._spent(), now())
 
     def _refusal(self, problem: str, remedy: str) -> ArchiveError:
         return ArchiveError(str(self.file.path), problem, f"{remedy}, or name another file")
@@ -189,11 +206,11 @@ class Job(Generic[Row]):
         present, ahead = anyio.current_time(), now().timestamp() - anyio.current_time()
         out = self.account.token_ends()
         for end in spent.tokens:
-            # A time that is still to come is a clock's fault.
-            end = min(end - ahead, present)
+            end -= ahead
             known = next((other for other in out if abs(other - end) < SAME), None)
             if known is None:
-                self.account.recall([end])
+                # A time that is long to come is a clock's fault.
+                self.account.recall([min(end, present)])
             else:
                 out.remove(known)
         self.account.recall([present] * spent.under_way)
@@ -211,7 +228,9 @@ class Job(Generic[Row]):
         """Wait until it is known what there is to do; raises why it will never be."""
         await self._listing_over.wait()
         if not self.is_listed:
-            raise self._listing_failure or ClientClosedError("the block was left meanwhile")
+            raise self._listing_failure or ClientClosedError(
+                "what there is to do is known inside the `async with` block only"
+            )
 
     async def _hashes(self) -> AsyncGenerator[str]:
         """Yield the collections that are not settled yet, the stalest first."""
@@ -230,7 +249,17 @@ class Job(Generic[Row]):
         after = ("", 0)
         while batch := await _blocking.off_the_loop(self.file.pending, after, BATCH):
             for collection_hash, after in batch:  # noqa: B007 the last one is where to go on
+                self._under_way += 1
                 yield collection_hash
+        while self._put_off or self._under_way:
+            if self._put_off:
+                due, collection_hash = self._put_off.popleft()
+                await anyio.sleep_until(due)
+                self._under_way += 1
+                yield collection_hash
+            else:
+                self._news = anyio.Event()
+                await self._news.wait()
         if failure is not None:
             raise failure
 
@@ -288,7 +317,14 @@ class Job(Generic[Row]):
 
     # --- doing it
 
-    async def _carry_out(self, collection_hash: str) -> Row:
+    async def _carry_out(self, collection_hash: str) -> Row | None:
+        try:
+            return await self._settle(collection_hash)
+        finally:
+            self._under_way -= 1
+            self._news.set()
+
+    async def _settle(self, collection_hash: str) -> Row | None:
         result: Sequence[Kept] | FlipsnackError
         try:
             result, row = await self._find(collection_hash)
@@ -296,43 +332,59 @@ class Job(Generic[Row]):
             raise  # which ends the run, and says nothing of the collection
         except FlipsnackError as error:
             result = error.with_traceback(None)
+            if isinstance(error, PASSING) and await self._comes_again(collection_hash, result):
+                return None
             row = self._excuse(collection_hash, result)
         await self.use(self.file.settle, collection_hash, result, self._spent(), now())
         self.settled += 1
         self.failed += isinstance(result, FlipsnackError)
         return row
 
-    async def ask(self, collection_hash: str, call: Callable[[], Awaitable[T]]) -> T:
-        """
-        Carry out a call, again and later where what is wrong may pass.
-
-        A collection has failed when it failed three times. When as many have
-        as are asked about at once, and none succeeded meanwhile, it is not
-        their fault, and the run ends where it is.
-        """
-        for pause in PAUSES:
-            try:
-                return await self._attempt(collection_hash, call)
-            except PASSING:
-                await anyio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 no secret
-        try:
-            return await self._attempt(collection_hash, call)
-        except PASSING as error:
-            if len(self._troubled) < max(2, self._at_once):
-                raise
-            failure = error.with_traceback(None)
-        raise StopError(failure)
-
-    async def _attempt(self, collection_hash: str, call: Callable[[], Awaitable[T]]) -> T:
+    async def ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Carry out a call; the run ends when the client is closed."""
         try:
             answer = await call()
-        except PASSING:
-            self._troubled.add(collection_hash)
-            raise
         except ClientClosedError as error:
             raise StopError(error) from None
+        except APIError:
+            self._troubled.clear()
+            raise
         self._troubled.clear()
         return answer
+
+    async def _comes_again(self, collection_hash: str, failure: FlipsnackError) -> bool:
+        """Put off a collection until all others are through, unless it failed too often."""
+        self._troubled.add(collection_hash)
+        failures = self._failures[collection_hash] = self._failures.get(collection_hash, 0) + 1
+        await self.use(self.file.note, self._spent(), now())
+        last = await self.use(self.file.answered_last)
+        is_one_of_many = len(self._troubled) >= max(2, self._at_once)
+        if is_one_of_many or (last and failures > len(PAUSES)):
+            await self._sit_out(last or collection_hash, failure)
+        if failures > len(PAUSES):
+            return False
+        due = anyio.current_time() + _about(PAUSES[failures - 1])
+        self._put_off.append((due, collection_hash))
+        return True
+
+    async def _sit_out(self, known: str, failure: FlipsnackError) -> None:
+        """Wait until a collection that is *known* to be there is answered, or end the run."""
+        async with self._one_at_a_time:
+            for pause in (0.0, *PAUSES):
+                await anyio.sleep(_about(pause))
+                if not self._troubled:
+                    return
+                try:
+                    await self.ask(partial(self.account.get_stats, known))
+                except PASSING as error:
+                    failure = error.with_traceback(None)
+                except AuthenticationError:
+                    raise
+                except APIError:
+                    return  # it has no statistics any more, but an answer
+                else:
+                    return
+            raise StopError(failure)
 
     async def keep(self, kept: Kept) -> None:
         """Write down an answer, when there will be more on the same collection."""
@@ -349,6 +401,10 @@ class Job(Generic[Row]):
         """Write down what the run has cost, now that no call is under way any more."""
         spent = attrs.evolve(self._spent(), under_way=0)
         await _blocking.off_the_loop(self.file.note, spent, now())
+
+
+def _about(seconds: float) -> float:
+    return seconds * random.uniform(0.5, 1.0)  # noqa: S311 no secret
 
 
 def _no_excuse(collection_hash: str, error: FlipsnackError) -> NoReturn:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Final
+from weakref import WeakSet
 
 from .errors import ArchiveError
 
@@ -110,7 +113,21 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (HARVESTS,)
 """The statements that lead from each version of the schema to the next; the first one from none."""
 
 
-def connect(path: Path) -> sqlite3.Connection:
+class Database(sqlite3.Connection):
+    """Know which file it has open: its device and its number there."""
+
+    identity: tuple[int, int] | None = None
+
+    def close(self) -> None:
+        super().close()
+        self.identity = None
+
+
+_open: Final = WeakSet[Database]()
+_turn: Final = Lock()
+
+
+def connect(path: Path) -> Database:
     """Open an archive for nobody else, or make it; raises `ArchiveError`."""
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         needed = ".".join(map(str, OLDEST_SQLITE))
@@ -120,8 +137,8 @@ def connect(path: Path) -> sqlite3.Connection:
     with trouble(path):
         if not os.path.lexists(path):
             _make(path)
-        _check_head(path)
-        database = _connect(path)
+        with _turn:
+            database = _connect(path)
         try:
             _look_through(path, database)
             _migrate(database)
@@ -138,6 +155,8 @@ def trouble(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         failure = _in_words(path, error)
+    except UnicodeDecodeError:  # what SQLite says may hold bytes of the damaged file
+        failure = damaged(path)
     except OSError as error:
         failure = ArchiveError(
             str(path),
@@ -157,10 +176,14 @@ def damaged(path: Path) -> ArchiveError:
     )
 
 
+def _in_use(path: Path) -> ArchiveError:
+    return ArchiveError(str(path), "is in use", "wait until whoever has it open is done")
+
+
 def _in_words(path: Path, error: sqlite3.Error) -> ArchiveError:
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            problem, remedy = "is in use", "wait until whoever has it open is done"
+            return _in_use(path)
         case sqlite3.SQLITE_FULL:
             problem, remedy = "cannot be written: the disk is full", "make room, and go on"
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN:
@@ -173,7 +196,7 @@ def _in_words(path: Path, error: sqlite3.Error) -> ArchiveError:
 
 def _make(path: Path) -> None:
     """Make an empty archive, which is there whole or not at all."""
-    neighbour = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.new")
+    neighbour = path.with_name(f".{path.name[:40]}.{secrets.token_hex(8)}.new")
     os.close(os.open(neighbour, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         database = sqlite3.connect(neighbour, isolation_level=None)
@@ -220,11 +243,26 @@ def _check_head(path: Path) -> None:
         raise damaged(path)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path) -> Database:
+    status = path.stat()
+    identity = (status.st_dev, status.st_ino)
+    # Whoever closes a file gives up all locks that his process has on it, so that one which is
+    # open here must not even be looked into.
+    given_up_at = time.monotonic() + BUSY
+    while any(database.identity == identity for database in _open):
+        if time.monotonic() > given_up_at:
+            raise _in_use(path)
+        time.sleep(0.01)
+    _check_head(path)
     # Threads take turns, see `ArchiveFile`.
     address = f"{path.absolute().as_uri()}?mode=rw"
     database = sqlite3.connect(
-        address, uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False
+        address,
+        uri=True,
+        timeout=BUSY,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=Database,
     )
     try:
         for pragma in (
@@ -240,6 +278,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     except BaseException:
         database.close()
         raise
+    database.identity = identity
+    _open.add(database)
     return database
 
 
@@ -255,7 +295,9 @@ def _version(database: sqlite3.Connection) -> int:
 
 
 def _schema(database: sqlite3.Connection) -> list[tuple[str, ...]]:
-    return sorted(database.execute("SELECT type, name, ifnull(sql, '') FROM sqlite_schema"))
+    return database.execute(
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
+    ).fetchall()
 
 
 def _schema_of(version: int) -> list[tuple[str, ...]]:

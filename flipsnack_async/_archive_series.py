@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TypeAlias, cast
 
-from . import _checks
+from . import _blocking, _checks
 from ._archive_file import ArchiveFile, Settled
 from ._archive_job import Job, now
 from ._archive_rows import Kept, Run
@@ -51,6 +51,8 @@ class KeptSeries:
         self._pool = Pool()
         self._plan: SeriesPlan | None = None
         self._steps_left = 0
+        self._steps_of: dict[str, int] = {}  # of the collections that are asked about
+        self._answers_of: dict[str, set[Span]] = {}  # that came already
         self._ready: deque[SeriesRow] = deque()
         parameters = {"start_date": start.isoformat(), "end_date": end.isoformat()}
         self._job = Job(
@@ -61,11 +63,10 @@ class KeptSeries:
             refs,
             on_listed=self._make_plan,
             find=self._find,
-            excuse=_excuse,
+            excuse=self._excuse,
             at_once=at_once,
         )
         self._pace = Pace(account.calls)
-        self._context = self._job.working()
 
     async def plan(self) -> SeriesPlan:
         """Wait until it is known what the series is about, and say what it may cost."""
@@ -76,7 +77,8 @@ class KeptSeries:
     def progress(self) -> SeriesProgress:
         """Say how far the series is, what came of it before it was broken off included."""
         job = self._job
-        left = bounds([self._steps_left], exact=self._exact)[1] if self._plan else None
+        most = bounds([self._steps_left], exact=self._exact)[1]
+        left = max(0, most - sum(map(len, self._answers_of.values()))) if self._plan else None
         return SeriesProgress(
             done=job.settled,
             failed=job.failed,
@@ -89,6 +91,7 @@ class KeptSeries:
         )
 
     async def __aenter__(self) -> KeptSeries:
+        self._context = self._job.working()
         await self._context.__aenter__()
         return self
 
@@ -112,7 +115,7 @@ class KeptSeries:
 
     async def _make_plan(self) -> None:
         job, steps = self._job, len(self._steps)
-        known = await job.use(job.file.count_known_steps, self._steps, self._exact)
+        known = await _blocking.off_the_loop(job.file.count_known_steps, self._steps, self._exact)
         unknown = [steps - number for number in known]
         self._steps_left = sum(unknown)
         least, most = bounds(unknown, exact=self._exact)
@@ -136,24 +139,32 @@ class KeptSeries:
             span: Resolved(kept.stats, kept.is_inferred) for span, kept in before.items()
         }
         known |= {_span(kept): kept.stats for is_own, kept in found if is_own}
-        steps_left = sum(step not in before for step in self._steps)
+        self._steps_of[collection_hash] = sum(step not in before for step in self._steps)
+        self._answers_of[collection_hash] = mine
         flipbook = resolve(collection_hash, self._steps, known, self._pool, exact=self._exact)
         try:
             span = next(flipbook)
             while True:
-                kept = await job.ask(collection_hash, partial(self._ask, collection_hash, span))
+                kept = await job.ask(partial(self._ask, collection_hash, span))
                 await job.keep(kept)
                 mine.add(span)
                 span = flipbook.send(kept.stats)
         except StopIteration as end:
             resolved: list[Resolved] = end.value
-        finally:
-            self._steps_left -= steps_left
+        self._count_out(collection_hash)
         return [
             before.get(_span(row)) or Kept(row.stats, now(), is_inferred=True)
             for row in resolved
             if _span(row) not in mine
         ], [SeriesRow(collection_hash, row.stats, row.is_inferred) for row in resolved]
+
+    def _excuse(self, collection_hash: str, error: FlipsnackError) -> list[SeriesRow]:
+        self._count_out(collection_hash)
+        return _excuse(collection_hash, error)
+
+    def _count_out(self, collection_hash: str) -> None:
+        self._steps_left -= self._steps_of.pop(collection_hash, 0)
+        self._answers_of.pop(collection_hash, None)
 
     async def _ask(self, collection_hash: str, span: Span) -> Kept:
         asked_at = now()

@@ -9,7 +9,12 @@ from typing import Generic, TypeVar
 import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
 
-from .errors import AuthenticationError, FlipsnackError, InvalidArgumentError
+from .errors import (
+    AuthenticationError,
+    ClientClosedError,
+    FlipsnackError,
+    InvalidArgumentError,
+)
 
 Row = TypeVar("Row")
 
@@ -36,13 +41,14 @@ class Crew(Generic[Row]):
     """
     Hold workers, who live inside an ``async with`` block and nowhere else.
 
-    *work* makes the row of a hash, *excuse* that of one on which the work
-    failed. No hash may come twice.
+    *work* makes the row of a hash, or none where the hash will come again;
+    *excuse* makes that of one on which the work failed. Else no hash may come
+    twice.
     """
 
     def __init__(
         self,
-        work: Callable[[str], Awaitable[Row]],
+        work: Callable[[str], Awaitable[Row | None]],
         excuse: Callable[[str, FlipsnackError], Row],
         hashes: AsyncGenerator[str],
         *,
@@ -60,11 +66,13 @@ class Crew(Generic[Row]):
         self.total = total
         self.started = self.done = self.failed = 0
         self._ended_by: Exception | None = None
-        self._rows: ObjectReceiveStream[tuple[Row, bool]]
+        self._rows: ObjectReceiveStream[tuple[Row, bool]] | None = None
         self._workers = anyio.CancelScope()
 
     async def take(self) -> Row:
         """Take out the next row; raises `StopAsyncIteration` after the last one."""
+        if self._rows is None:
+            raise ClientClosedError("rows come inside the `async with` block only")
         try:
             row, is_good = await self._rows.receive()
         except anyio.EndOfStream:
@@ -75,15 +83,18 @@ class Crew(Generic[Row]):
 
     @asynccontextmanager
     async def working(self) -> AsyncGenerator[None]:
-        raised = None
-        rows, self._rows = anyio.create_memory_object_stream[tuple[Row, bool]]()
-        async with anyio.create_task_group() as tasks, self._rows:
-            tasks.start_soon(self._work_off, rows)
+        raised: BaseException | None = None
+        give, take = anyio.create_memory_object_stream[tuple[Row, bool]]()
+        self._rows = take
+        async with anyio.create_task_group() as tasks, take:
+            tasks.start_soon(self._work_off, give)
             try:
                 yield
-            except Exception as error:  # kept, or the task group would wrap it in a group
+            # Kept, or the task group would wrap it in a group.
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
                 raised = error
             finally:
+                self._rows = None
                 tasks.cancel_scope.cancel()
         if raised is not None:
             raise raised
@@ -118,7 +129,7 @@ class Crew(Generic[Row]):
         async for collection_hash in take:
             self.started += 1
             try:
-                row = await self._do(collection_hash), True
+                row, is_good = await self._do(collection_hash), True
             except AuthenticationError as error:
                 self._end(error)
                 return
@@ -127,8 +138,9 @@ class Crew(Generic[Row]):
                 return
             except FlipsnackError as error:
                 # A row may be kept for hours: without the frames that its error came through.
-                row = self._excuse(collection_hash, error.with_traceback(None)), False
-            await rows.send(row)
+                row, is_good = self._excuse(collection_hash, error.with_traceback(None)), False
+            if row is not None:
+                await rows.send((row, is_good))
 
     def _end(self, error: Exception) -> None:
         self._ended_by = error

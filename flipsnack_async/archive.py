@@ -27,7 +27,6 @@ from collections.abc import (
 )
 from datetime import date
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias, TypeVar, get_args
 
@@ -46,7 +45,7 @@ from .errors import ArchiveError, FlipsnackError, InvalidArgumentError
 from .harvest import Account
 from .models import HarvestProgress, HarvestRow, RunSummary, SeriesProgress, SeriesRow
 
-__all__ = ["Archive", "KeptHarvest", "KeptSeries"]
+__all__ = ["Archive", "KeptHarvest", "KeptSeries", "Step"]
 
 Row = TypeVar("Row")
 OnProgress: TypeAlias = Callable[[HarvestProgress], object]
@@ -70,12 +69,18 @@ class Archive:
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Archive:
         """Name the file, which is opened on entering the block."""
-        if not isinstance(path, (str, os.PathLike)) or not Path(path).name:
+        found = _checks.path("path", path)
+        if not found.name:
             raise InvalidArgumentError("path", "name a file")
-        return cls(ArchiveFile(Path(path)))
+        return cls(ArchiveFile(found))
 
     async def __aenter__(self) -> Archive:
-        await _blocking.off_the_loop(self._file.open)
+        self._file.is_wanted = True
+        try:
+            await _blocking.off_the_loop(self._file.open)
+        except anyio.get_cancelled_exc_class():  # natively, on asyncio: the thread goes on
+            await _blocking.surely_off_the_loop(self._file.close)
+            raise
         return self
 
     async def __aexit__(
@@ -84,8 +89,7 @@ class Archive:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with anyio.CancelScope(shield=True):
-            await _blocking.off_the_loop(self._file.close)
+        await _blocking.surely_off_the_loop(self._file.close)
 
     def harvest(
         self,
@@ -178,7 +182,10 @@ class Archive:
         return await _blocking.off_the_loop(self._summaries)
 
     def _summaries(self) -> tuple[RunSummary, ...]:
-        return tuple(_summary(run, self._file.counts(run)) for run in self._file.runs())
+        runs = self._file.runs()
+        for run in runs:
+            self._file.check(run)
+        return tuple(_summary(run, self._file.counts(run)) for run in runs)
 
 
 class KeptHarvest:
@@ -186,10 +193,11 @@ class KeptHarvest:
     Hold a harvest that is written to an archive, and runs inside its ``async with`` block.
 
     Yields a `HarvestRow` for each collection that is not settled yet, when it
-    is safely on the disk. One that fails in passing is asked about three
-    times. Wrong credentials, an archive that cannot be written, and an
-    outage end the harvest, which the same one again continues. Leaving the
-    block early cancels what is under way, and loses no row.
+    is safely on the disk. One that fails in passing is asked about twice more
+    when all others are through. Wrong credentials, an archive that cannot be
+    written, and an outage end the harvest, which the same one again
+    continues. Leaving the block early cancels what is under way, and loses no
+    row.
     """
 
     def __init__(
@@ -223,7 +231,6 @@ class KeptHarvest:
             at_once=at_once,
         )
         self._pace = Pace(account.calls)
-        self._context = self._job.working()
 
     @property
     def progress(self) -> HarvestProgress:
@@ -241,6 +248,7 @@ class KeptHarvest:
         )
 
     async def __aenter__(self) -> KeptHarvest:
+        self._context = self._job.working()
         await self._context.__aenter__()
         return self
 
@@ -264,14 +272,14 @@ class KeptHarvest:
     async def _on_listed(self) -> None:
         """Find out what needs no call."""
         if self._end is not None and not self._fresh:
-            self._known_left = await self._job.use(
+            self._known_left = await _blocking.off_the_loop(
                 partial(self._job.file.count_known, self._start, self._end, pages=self._pages)
             )
 
     async def _find(self, collection_hash: str) -> tuple[list[Kept], HarvestRow]:
         kept = await self._known(collection_hash)
         if kept is None:
-            kept = await self._job.ask(collection_hash, partial(self._ask, collection_hash))
+            kept = await self._job.ask(partial(self._ask, collection_hash))
         return [kept], HarvestRow(collection_hash, kept.stats)
 
     async def _known(self, collection_hash: str) -> Kept | None:

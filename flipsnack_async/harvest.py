@@ -11,7 +11,7 @@ import attrs
 
 from ._crew import Crew, once_each
 from ._pace import Pace
-from .errors import FlipsnackError
+from .errors import ClientClosedError, FlipsnackError
 from .models import Collection, CollectionStats, HarvestProgress, HarvestRow
 
 __all__ = ["Harvest"]
@@ -93,8 +93,11 @@ class Harvest:
         def excuse(collection_hash: str, error: FlipsnackError) -> HarvestRow:
             return HarvestRow(collection_hash, error=error)
 
-        self._crew = Crew(work, excuse, once_each(hashes), at_once=at_once, ahead=ahead, total=total)
+        self._crew = Crew(
+            work, excuse, once_each(hashes), at_once=at_once, ahead=ahead, total=total
+        )
         self._context = self._crew.working()
+        self._was_entered = False
         self._calls = calls
         self._pace = Pace(calls)
         self._seconds_for = seconds_for
@@ -115,6 +118,9 @@ class Harvest:
         )
 
     async def __aenter__(self) -> Harvest:
+        if self._was_entered:
+            raise ClientClosedError("the harvest has had its block; make another")
+        self._was_entered = True
         await self._context.__aenter__()
         return self
 

@@ -188,9 +188,10 @@ class ExportProgress:
     Say how far an export of many packages is.
 
     *done* counts rows, *failed* those among them that hold an error, *calls*
-    every call sent, *bytes* what was fetched. *total* and *seconds_left*, by
-    the calls that are still needed, are None until it is known how many
-    packages there are.
+    every call sent, *bytes* what was fetched. *total* is None until it is known
+    how many packages there are. *seconds_left* goes by the calls that are
+    still needed and by the time that most packages took, and is None where
+    neither tells: while the last ones are being built.
     """
 
     done: int

@@ -53,11 +53,6 @@ def asked(box: Sandbox) -> list[str]:
     ]
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "stats.db"
-
-
 async def test_what_is_kept_is_what_was_harvested(path: Path) -> None:
     """
     Every row comes out of the archive as it was handed out, pages and all, in the list's order.
@@ -179,10 +174,10 @@ async def test_a_failure_is_kept(path: Path) -> None:
         ({"end_date": "2026-02-28"}, "end_date 2026-01-31"),
         ({"pages": True}, "pages False"),
         ({"refs": ["another"]}, "other collections"),
-        ({"refs": None}, "refs given"),
+        ({"refs": None}, "other collections"),
     ],
 )
-async def test_an_unfinished_harvest_goes_first(
+async def test_g8_an_unfinished_harvest_goes_first(
     path: Path, change: dict[str, Any], word: str
 ) -> None:
     """
@@ -200,7 +195,7 @@ async def test_an_unfinished_harvest_goes_first(
     assert before == content(path)
 
 
-async def test_an_archive_is_about_one_key(path: Path) -> None:
+async def test_g8_an_archive_is_about_one_key(path: Path) -> None:
     """
     Another account's key is refused, and the key itself is nowhere in the file.
     """
@@ -214,6 +209,21 @@ async def test_an_archive_is_about_one_key(path: Path) -> None:
     assert before == content(path)
     assert box.api_key.encode() not in before
     assert box.api_secret.encode() not in before
+
+
+@pytest.mark.parametrize("refs", [None, ["fxh4k89"]])
+async def test_a_mistyped_key_is_forgotten(path: Path, refs: list[str] | None) -> None:
+    """
+    An archive is about the first key that was answered, not about one that was refused.
+    """
+    box = Sandbox(collections=3)
+    mistyped = Flipsnack("sandbox-mistyped", box.api_secret, transport=box.transport())
+    async with client(box) as flipsnack, mistyped:
+        with pytest.raises(AuthenticationError):
+            await harvest(path, mistyped, refs)
+        await harvest(path, flipsnack)
+
+    assert [*box.hashes] == [row.collection_hash for row in await kept(path)]
 
 
 async def test_wrong_credentials_end_it_and_nothing_is_lost(path: Path) -> None:
