@@ -1,6 +1,9 @@
 """The command `flipsnack`, and ``python -m flipsnack_async``."""
 
+import signal
 import sys
+
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -17,8 +20,12 @@ def main() -> None:
         )
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(run())
+        sys.exit(INTERRUPTED)
+    code = run()
+    if code == INTERRUPTED:
+        # What is left to do is to wait for threads, which is not to be interrupted again.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

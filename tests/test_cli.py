@@ -412,7 +412,7 @@ def test_no_arguments(flipsnack: Flipsnack) -> None:
     outcome = flipsnack()
 
     assert outcome.err.startswith("Usage: flipsnack")
-    assert "130 interrupted" in outcome.err
+    assert "130 interrupted" in " ".join(outcome.err.split())
 
 
 def test_version(flipsnack: Flipsnack) -> None:

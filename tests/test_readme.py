@@ -106,6 +106,22 @@ async def test_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.anyio
+async def test_a_harvest_that_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """
+    The README's archive holds what was harvested.
+    """
+    box = Sandbox(collections=3)
+    monkeypatch.chdir(tmp_path)
+    async with client(box) as flipsnack:
+        await run("Archive.open", flipsnack=flipsnack)
+
+    printed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert sorted(2 * box.hashes) == sorted(printed)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("answered", [True, False])
 async def test_an_upload(
     monkeypatch: pytest.MonkeyPatch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO, TypeVar
 
@@ -9,13 +10,23 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class _TextFile(click.File):
+    """Be a file of text, or stdin, which a shell may have closed."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "-" and sys.stdin is None:
+            self.fail("stdin is closed", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 _hashes = click.argument("hashes", metavar="[HASH ...]", nargs=-1)
 _all = click.option("--all", "everything", is_flag=True, help="Every collection of the account.")
 _file = click.option(
     "--from-file",
     "file",
     metavar="F",
-    type=click.File(encoding="utf-8-sig"),
+    type=_TextFile(encoding="utf-8-sig"),
     help="Those in a file, one hash a line; - is stdin. Blank lines and # comments are skipped.",
 )
 

@@ -12,6 +12,7 @@ from typing import Final
 import click
 
 from flipsnack_async import (
+    ArchiveError,
     AuthenticationError,
     ConfigurationError,
     FlipsnackError,
@@ -28,9 +29,10 @@ CREDENTIALS: Final = 4
 INTERRUPTED: Final = 130
 
 EXIT_CODES: Final = """\
-Exit codes: 0 done, 1 refused by the API or failed, 2 usage, bad argument or setting, or a missing
-extra, 3 partly done (some rows of a harvest or some deletions failed, or a conversion or a package
-is not ready yet), 4 wrong or missing credentials, 130 interrupted."""
+Exit codes: 0 done, 1 refused by the API or failed, or a damaged archive, 2 usage, bad argument or
+setting, a missing extra, or an archive that is in use or about something else, 3 partly done (some
+rows or some deletions failed, or a harvest broke off, or a conversion or a package is not ready
+yet, and the same command goes on), 4 wrong or missing credentials, 130 interrupted."""
 
 _CREDENTIALS: Final = ("FLIPSNACK_API_KEY", "FLIPSNACK_API_SECRET", "api_key", "api_secret")
 
@@ -94,7 +96,9 @@ def _exit_code(error: FlipsnackError) -> int:
             return CREDENTIALS
         case ConfigurationError():
             return CREDENTIALS if error.setting in _CREDENTIALS else USAGE
-        case InvalidArgumentError():
+        case ArchiveError(problem="is damaged"):
+            return FAILED
+        case InvalidArgumentError() | ArchiveError():
             return USAGE
         case _:
             return FAILED

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TextIO
 
 import anyio
 import click
 
-from flipsnack_async import Flipsnack, FlipsnackError, Harvest, HarvestProgress, HarvestRow, Quota
+from flipsnack_async import Flipsnack, FlipsnackError, Harvest, HarvestProgress, HarvestRow
+from flipsnack_async.archive import Archive
 
 from ._choice import choice_options, chosen
 from ._failures import FAILED, PARTLY, say
 from ._json_lines import write_line
+from ._kept_runs import archive_to_write, bring_in, shows
 from ._looks import look_of_harvest
-from ._progress_bar import Look, progress_bar
-from ._readable import counted, stopwatch
+from ._progress_bar import progress_bar
+from ._readable import counted, counted_of, stopwatch
 from ._session import converse
 from ._settings import Settings, shared_options
 from ._tables import of_harvest, show
@@ -33,6 +36,13 @@ from ._tables import of_harvest, show
     show_default=True,
     help="How many calls may be under way or waiting for quota.",
 )
+@click.option(
+    "--out",
+    metavar="FILE",
+    type=archive_to_write,
+    help="Keep them in an archive too, from which the same command goes on.",
+)
+@click.option("--fresh", is_flag=True, help="With --out: ask for what the archive knows, too.")
 @shared_options()
 @click.pass_obj
 def harvest(
@@ -44,6 +54,8 @@ def harvest(
     end: str | None,
     pages: bool,
     at_once: int,
+    out: Path | None,
+    fresh: bool,
 ) -> int:
     """
     Ask for the statistics of many collections.
@@ -51,26 +63,52 @@ def harvest(
     Calls go out as fast as the limits allow, and rows come in any order. A
     collection that fails is a row like any other, with its error.
 
+    With --out each row is on the disk when it comes, and a harvest that was
+    interrupted goes on if it is started again. What the archive was told of
+    days that were over then is not asked again, unless --fresh is given.
+
     \b
     Examples:
       flipsnack harvest --all --start 2026-01-01 --end 2026-01-31 > january.jsonl
+      flipsnack harvest --all --out stats.db
       flipsnack harvest fxh4k89 fzz81kd
       flipsnack list | jq -r .collection_hash | flipsnack harvest --from-file -
       flipsnack --sandbox harvest --all --pages
     """
     refs = chosen(hashes, everything=everything, file=file)
+    if fresh and out is None:
+        raise click.UsageError("--fresh goes with --out")
     output = RowOutput(settings, pages=pages)
 
-    async def work(flipsnack: Flipsnack) -> HarvestProgress:
+    async def keep(flipsnack: Flipsnack, archive: Archive, path: Path) -> int:
+        rows = archive.harvest(
+            flipsnack,
+            refs,
+            start_date=start,
+            end_date=end,
+            pages=pages,
+            at_once=at_once,
+            fresh=fresh,
+        )
+        return await bring_in(
+            settings,
+            archive,
+            rows,
+            lambda: look_of_harvest(rows.progress),
+            shown_by=shows("rows", path),
+        )
+
+    async def work(flipsnack: Flipsnack) -> int:
+        if out is not None:
+            return await keep(flipsnack, Archive.open(out), out)
         rows = flipsnack.harvest(refs, start_date=start, end_date=end, pages=pages, at_once=at_once)
         async with rows:
-            await _bring_in(rows, flipsnack.quota, output)
-        return rows.progress
+            await _bring_in(rows, output)
+        if not rows.progress.failed:
+            return 0
+        return PARTLY if rows.progress.failed < rows.progress.done else FAILED
 
-    progress = converse(settings, work)
-    if not progress.failed:
-        return 0
-    return PARTLY if progress.failed < progress.done else FAILED
+    return converse(settings, work)
 
 
 class RowOutput:
@@ -97,27 +135,19 @@ class RowOutput:
             say(f"{done}, {progress.failed:,} failed, {calls}, {stopwatch(seconds)}")
 
 
-async def _bring_in(rows: Harvest, quota: Quota, output: RowOutput) -> None:
+async def _bring_in(rows: Harvest, output: RowOutput) -> None:
     started = anyio.current_time()
-
-    def look() -> Look:
-        return look_of_harvest(rows.progress, quota.statistics())
-
     try:
-        async with progress_bar(output.settings, look):
+        async with progress_bar(output.settings, lambda: look_of_harvest(rows.progress)):
             async for row in rows:
                 output.put(row)
     except anyio.get_cancelled_exc_class():
         output.show_kept()
-        say(f"interrupted: {_how_far(rows.progress)}")
+        progress = rows.progress
+        say(f"interrupted: {counted_of(progress.done, progress.total, 'collection')} done")
         raise
     except FlipsnackError:
         output.show_kept()
         raise
     output.show_kept()
     output.sum_up(rows.progress, anyio.current_time() - started)
-
-
-def _how_far(progress: HarvestProgress) -> str:
-    of_all = "" if progress.total is None else f" of {progress.total:,}"
-    return f"{progress.done:,}{of_all} collections done"

@@ -26,10 +26,15 @@ def write_line(result: Any, *, indent: int | None = None) -> None:
 
     With an *indent* it is several lines, for people.
     """
-    # Where stdout cannot hold every character, escapes still say the same.
-    ascii_only = codecs.lookup(sys.stdout.encoding).name != "utf-8"
+    print(line_of(result, sys.stdout.encoding, indent=indent), flush=True)
+
+
+def line_of(result: Any, encoding: str, *, indent: int | None = None) -> str:
+    """Write one of the library's objects for a stream of an *encoding*."""
+    # Where that cannot hold every character, escapes still say the same.
+    ascii_only = codecs.lookup(encoding).name != "utf-8"
     text = json.dumps(plain(result), ensure_ascii=ascii_only, allow_nan=False, indent=indent)
-    print(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text), flush=True)
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def plain(value: Any) -> Any:

@@ -6,37 +6,52 @@ from pathlib import Path
 
 import anyio
 
-from flipsnack_async import Collection, ExportProgress, HarvestProgress, QuotaStatistics
+from flipsnack_async import (
+    Collection,
+    ExportProgress,
+    HarvestProgress,
+    QuotaStatistics,
+    SeriesProgress,
+)
 
 from ._progress_bar import Look
 from ._readable import counted, duration, printable, size
 
 
-def look_of_harvest(progress: HarvestProgress, quota: QuotaStatistics) -> Look:
-    """Show how far a harvest is, what it has cost, and what may be sent at once."""
-    return _look_of_rows(progress, quota, f"{progress.calls_per_minute:.1f}/min")
+def look_of_harvest(progress: HarvestProgress) -> Look:
+    """Show how far a harvest is, what it has cost, its pace, and what is left."""
+    parts = [*_so_far(progress), f"{progress.calls_per_minute:.1f}/min"]
+    if progress.calls_left is not None:
+        parts.append(_left(progress.calls_left, progress.seconds_left))
+    return Look("  ".join(parts), progress.done, progress.total)
+
+
+def look_of_series(progress: SeriesProgress) -> Look:
+    """Show the same of a series, and at most how much is left; the bar is that of its calls."""
+    parts = [*_so_far(progress), f"{progress.calls_per_minute:.1f}/min"]
+    if progress.most_calls_left is None:
+        return Look("  ".join(parts))
+    parts.append(f"at most {_left(progress.most_calls_left, progress.most_seconds_left)}")
+    return Look("  ".join(parts), progress.calls, progress.calls + progress.most_calls_left)
 
 
 def look_of_exports(progress: ExportProgress, quota: QuotaStatistics) -> Look:
-    """Show the same of an export, and how much was fetched."""
-    return _look_of_rows(progress, quota, size(progress.bytes))
-
-
-def _look_of_rows(
-    progress: HarvestProgress | ExportProgress, quota: QuotaStatistics, *more: str
-) -> Look:
-    total = "?" if progress.total is None else f"{progress.total:,}"
+    """Show how far an export is, how much was fetched, and what may be sent at once."""
     free = " ".join(f"{tokens}/{rate.limit}" for rate, tokens in quota.free.items())
-    parts = [
-        f"{progress.done:,}/{total}",
-        f"{progress.failed:,} failed",
-        counted(progress.calls, "call"),
-        *more,
-        f"free {free}",
-    ]
+    parts = [*_so_far(progress), size(progress.bytes), f"free {free}"]
     if progress.seconds_left is not None:
         parts.append(f"{duration(progress.seconds_left)} left")
     return Look("  ".join(parts), progress.done, progress.total)
+
+
+def _so_far(progress: HarvestProgress | SeriesProgress | ExportProgress) -> list[str]:
+    total = "?" if progress.total is None else f"{progress.total:,}"
+    done = f"{progress.done:,}/{total}"
+    return [done, f"{progress.failed:,} failed", counted(progress.calls, "call")]
+
+
+def _left(calls: int, seconds: float | None) -> str:
+    return f"{counted(calls, 'call')}, {duration(seconds)} left"
 
 
 class UploadMeter:

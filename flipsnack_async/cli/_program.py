@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 
 import click
 
 from ._any_call import call
+from ._archive import archive
 from ._calls import stats, user_stats
 from ._collections import embed, get, list_collections, update
 from ._delete import delete
-from ._failures import EXIT_CODES, INTERRUPTED, tell
+from ._failures import EXIT_CODES, INTERRUPTED, USAGE, say, tell
 from ._harvest import harvest
 from ._package import package
 from ._packages import packages
+from ._rows import rows
 from ._sandbox_command import sandbox
+from ._series import series
 from ._settings import Settings, shared_options
 from ._upload import upload
 
@@ -34,7 +40,7 @@ def cli() -> None:
     \b
     Examples:
       flipsnack --sandbox harvest --all        a first look, without a key
-      flipsnack harvest --all > stats.jsonl
+      flipsnack harvest --all --out stats.db
       flipsnack upload spring.pdf --title "Spring catalogue" --wait
     """
 
@@ -45,6 +51,9 @@ for command in (
     get,
     stats,
     harvest,
+    series,
+    rows,
+    archive,
     upload,
     update,
     delete,
@@ -59,6 +68,13 @@ for command in (
 
 def run(args: Sequence[str] | None = None) -> int:
     """Carry out the command line *args*, by default this process's, and return its exit code."""
+    # A shell may have closed them: >&- and 2>&-
+    if sys.stdout is None:
+        say("error: stdout is closed; send it to /dev/null if it is of no use")
+        return USAGE
+    if sys.stderr is None:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+            return run(args)
     settings = Settings()
     try:
         code = cli.main(args, prog_name="flipsnack", standalone_mode=False, obj=settings)
@@ -69,4 +85,10 @@ def run(args: Sequence[str] | None = None) -> int:
         return error.exit_code
     except Exception as error:
         return tell(error, verbose=settings.verbose > 0)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseExceptionGroup as errors:
+        if errors.split(KeyboardInterrupt)[1] is not None:
+            raise
+        return INTERRUPTED
     return code or 0

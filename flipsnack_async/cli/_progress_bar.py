@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 
 import anyio
 import attrs
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from ._failures import say
 from ._settings import Settings
 
 REDRAWN_EVERY = 0.25
+TOLD_EVERY = 60.0
 
 
 @attrs.frozen
@@ -28,28 +30,24 @@ class Look:
 @asynccontextmanager
 async def progress_bar(settings: Settings, look: Callable[[], Look]) -> AsyncIterator[None]:
     """
-    Show a bar inside the block, if stderr is a terminal that nothing else writes rows on.
+    Show a bar inside the block, or a line each minute where stderr is no terminal.
 
-    It moves by the clock: a minute can pass without news where the quota is
-    used up, or a document is converted.
+    Neither if there are rows on the same terminal. Both go by the clock: a
+    minute can pass without news where the quota is used up, or a document is
+    converted.
     """
-    if not _wants_bar(settings):
+    is_terminal = sys.stderr.isatty()
+    has_rows = sys.stdout.isatty() and settings.json
+    if settings.quiet or (is_terminal and has_rows):
         yield
         return
-    # Not redrawn by the thread that rich offers: only the event loop knows the time of the quota.
-    columns = (BarColumn(bar_width=None), TextColumn("{task.description}", markup=False))
-    console = Console(stderr=True)
     failure = None
-    with Progress(
-        *columns,
-        console=console,
-        auto_refresh=False,
-        transient=True,
-        expand=True,
-        redirect_stdout=False,
-    ) as bar:
+    with _bar() if is_terminal else nullcontext() as bar:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_redraw, bar, look)
+            if bar is None:
+                tasks.start_soon(_tell, look)
+            else:
+                tasks.start_soon(_redraw, bar, look)
             try:
                 yield
             except Exception as error:  # kept, or the task group would wrap it in a group
@@ -59,9 +57,17 @@ async def progress_bar(settings: Settings, look: Callable[[], Look]) -> AsyncIte
         raise failure
 
 
-def _wants_bar(settings: Settings) -> bool:
-    rows_on_screen = sys.stdout.isatty() and settings.json
-    return sys.stderr.isatty() and not settings.quiet and not rows_on_screen
+def _bar() -> Progress:
+    # Not redrawn by the thread that rich offers: only the event loop knows the time of the quota.
+    return Progress(
+        BarColumn(bar_width=None),
+        TextColumn("{task.description}", markup=False),
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+        expand=True,
+        redirect_stdout=False,
+    )
 
 
 async def _redraw(bar: Progress, look: Callable[[], Look]) -> None:
@@ -72,3 +78,9 @@ async def _redraw(bar: Progress, look: Callable[[], Look]) -> None:
             task, completed=now.completed, total=now.total, description=now.words, refresh=True
         )
         await anyio.sleep(REDRAWN_EVERY)
+
+
+async def _tell(look: Callable[[], Look]) -> None:
+    while True:
+        await anyio.sleep(TOLD_EVERY)
+        say(look().words)

@@ -16,6 +16,11 @@ def counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
+def counted_of(count: int, total: int | None, thing: str) -> str:
+    """Write how many of all, whose number may not be known yet."""
+    return counted(count, thing) if total is None else f"{count:,} of {counted(total, thing)}"
+
+
 def size(count: float) -> str:
     """Write a number of bytes as the vendor counts them: a kB is 1,000."""
     for unit in ("B", "kB", "MB"):

@@ -20,6 +20,9 @@ VENDORS_RATES = Rate.parse("5/1s,60/60s")
 # Seconds each way, so that a first look feels like the real thing.
 LATENCY = 0.05
 
+# The same in each process: an archive is about one key.
+CREDENTIALS = ("sandbox-key", "sandbox-secret")
+
 # Seconds, so that whoever awaits a conversion sees it, and no more.
 CONVERSION = 4.0
 
@@ -28,7 +31,11 @@ def client_of_sandbox(rates: Sequence[Rate] | None) -> Flipsnack:
     """Make a client of a sandbox in this process, both of which keep the same rates."""
     rates = rates or VENDORS_RATES
     sandbox = Sandbox(
-        rates=rates, latency=LATENCY, convert_seconds=CONVERSION, export_seconds=CONVERSION
+        rates=rates,
+        latency=LATENCY,
+        convert_seconds=CONVERSION,
+        export_seconds=CONVERSION,
+        credentials=CREDENTIALS,
     )
     return Flipsnack(
         sandbox.api_key,

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 import anyio
@@ -12,7 +17,7 @@ import click
 from flipsnack_async import Flipsnack, Quota
 
 from ._extras import needing
-from ._failures import log_on_stderr
+from ._failures import INTERRUPTED, log_on_stderr
 from ._settings import Settings
 
 T = TypeVar("T")
@@ -28,8 +33,25 @@ def converse(settings: Settings, work: Callable[[Flipsnack], Awaitable[T]]) -> T
         async with _client(settings) as flipsnack:
             return await work(flipsnack)
 
-    with log_on_stderr(settings.verbose):
-        return anyio.run(conversation)
+    return carry_out(settings, conversation)
+
+
+def carry_out(settings: Settings, work: Callable[[], Awaitable[T]]) -> T:
+    """Carry out *work* in an event loop, until it is done or interrupted."""
+
+    async def interruptible() -> T:
+        _ignore_further_interrupts()
+        return await work()
+
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        with log_on_stderr(settings.verbose):
+            return anyio.run(interruptible)
+    except KeyboardInterrupt:
+        raise click.Abort from None  # or click adds an empty line to what was said
+    finally:
+        if signal.getsignal(signal.SIGINT) is not interrupt:
+            signal.signal(signal.SIGINT, interrupt)
 
 
 @contextmanager
@@ -49,6 +71,46 @@ def patience() -> Iterator[Callable[[], None]]:
         yield start_anew
     if scope.cancelled_caught:
         raise click.ClickException(f"no answer within {PATIENCE:g} s; try again later")
+
+
+def _ignore_further_interrupts() -> None:
+    """Let the first Ctrl-C have its way, in which a second one would leave things lying about."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    interrupt = signal.getsignal(signal.SIGINT)  # asyncio's, which cancels what is under way
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if callable(interrupt):
+            interrupt(number, frame)
+
+    if callable(interrupt):
+        signal.signal(signal.SIGINT, first)
+
+
+@contextmanager
+def ended_by_a_second_interrupt() -> Iterator[None]:
+    """Let a second Ctrl-C end the process at once, where what counts is on the disk as it comes."""
+    interrupt = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(interrupt):
+        yield
+        return
+
+    def second(number: int, frame: FrameType | None) -> None:
+        if sys.stderr.isatty():
+            os.write(2, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
+        os._exit(INTERRUPTED)
+
+    def first(number: int, frame: FrameType | None) -> None:
+        interrupt(number, frame)
+        signal.signal(signal.SIGINT, second)
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is first:
+            signal.signal(signal.SIGINT, interrupt)
 
 
 def _client(settings: Settings) -> Flipsnack:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
@@ -19,11 +20,15 @@ from flipsnack_async import (
     HarvestRow,
     PackageRow,
     PageStats,
+    RunSummary,
+    SeriesRow,
     UserStats,
 )
 
 from ._json_lines import plain
 from ._readable import duration, number, printable, size
+
+_SWITCHES = ("pages", "fresh", "exact")
 
 
 def show(*tables: Table) -> None:
@@ -68,13 +73,60 @@ def of_harvest(rows: Iterable[HarvestRow], *, pages: bool) -> list[Table]:
     return [table for table in (good, failed) if table.row_count]
 
 
+def of_series(rows: Iterable[SeriesRow]) -> list[Table]:
+    """Make a table of the steps, and one of the collections that failed."""
+    numbers = ("impressions", "views", "time spent", "downloads")
+    good, failed = _table("hash", "days", right=numbers), _table("hash", "error")
+    for row in rows:
+        name = _text(row.collection_hash)
+        if row.stats:
+            first, last = str(row.stats.start_date), str(row.stats.end_date)
+            days = first if first == last else f"{first} to {last}"
+            if row.is_inferred:
+                days, good.caption = f"{days} *", "* inferred, not asked for"
+            good.add_row(name, days, *_numbers(row.stats, pages=False))
+        else:
+            failed.add_row(name, _text(str(row.error)), style="red")
+    return [table for table in (good, failed) if table.row_count]
+
+
+def of_runs(runs: Iterable[RunSummary]) -> Table:
+    table = _table("run", "what", "collections", "state", "begun (UTC)", right=("calls",))
+    now = datetime.now(UTC)
+    for run in runs:
+        outcomes = ((name, getattr(run, name)) for name in ("done", "failed", "gone", "pending"))
+        age = duration((now - run.started_at).total_seconds())
+        table.add_row(
+            str(run.run),
+            _text(f"{run.kind} of {_asked_for(run.parameters)}"),
+            ", ".join(f"{count:,} {name}" for name, count in outcomes if count) or "none",
+            run.state,
+            f"{run.started_at:%Y-%m-%d %H:%M}\n{age} ago",
+            number(run.calls),
+        )
+    return table
+
+
+def _asked_for(parameters: Mapping[str, Any]) -> str:
+    """Write the parameters of a run as one would say them."""
+    parts = ["all" if parameters["refs"] == "all" else "some"]
+    if "start_date" in parameters:
+        parts.append(f"from {parameters['start_date']}")
+    if "end_date" in parameters:
+        parts[-1] += f" to {parameters['end_date']}"
+    if "step" in parameters:
+        parts.append(f"by {parameters['step']}")
+    return ", ".join([*parts, *(name for name in _SWITCHES if parameters.get(name))])
+
+
 def of_packages(rows: Iterable[PackageRow]) -> list[Table]:
     """Make a table of the packages that were saved, and one of those that failed."""
-    good, failed = _table("hash", "file", right=("size",)), _table("hash", "error")
+    good, failed = _table("hash", "saved as", right=("size",)), _table("hash", "error")
     for row in rows:
         name = _text(row.collection_hash)
         if row.package:
-            good.add_row(name, _text(str(row.package.path)), size(row.package.size))
+            place = getattr(row, "folder", None) or row.package.path
+            good.add_row(name, _text(str(place)), size(row.package.size))
         else:
             failed.add_row(name, _text(str(row.error)), style="red")
     return [table for table in (good, failed) if table.row_count]

@@ -8,6 +8,7 @@ from typing import Final
 from flipsnack_async import (
     APIError,
     FlipsnackError,
+    InvalidArgumentError,
     StillProcessingError,
     UploadOutcomeUnknownError,
     UploadQuotaError,
@@ -26,6 +27,8 @@ def in_words(error: FlipsnackError) -> str:
         said = f"{error.action} may or may not have been carried out: {error.reason}"
         return f"{said}; look before you send it again: {', '.join(_evidence(error))}"
     text = str(error)
+    if isinstance(error, InvalidArgumentError) and error.field == "target":
+        return text.replace("allow to overwrite it", "give --overwrite")
     if isinstance(error, APIError) and type(error) in _REMEDIES:
         return text.replace(error.remedy, _REMEDIES[type(error)])
     return text
