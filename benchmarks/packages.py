@@ -380,6 +380,8 @@ def main() -> None:
     arguments.add_argument("--latency", type=float, default=0.4, help="of a call and its answer")
     arguments.add_argument("--size", type=int, default=1000, metavar="MB", help="0 fetches none")
     given = arguments.parse_args()
+    if given.packages < 1:
+        arguments.error("--packages: at least 1")
 
     draws = []
     for seed in range(given.draws):

@@ -15,7 +15,9 @@ from flipsnack_async import (
     Flipsnack,
     InvalidAnswerError,
     InvalidArgumentError,
+    NoAnswerError,
     Package,
+    QuotaWaitError,
     Rate,
 )
 from flipsnack_async.sandbox import Sandbox
@@ -104,6 +106,90 @@ async def test_within_holds_while_the_quota_is_empty() -> None:
             await flipsnack.collections.export(box.hashes[0], within=10)
 
     assert anyio.current_time() - began <= 10
+
+
+async def use_up(flipsnack: Flipsnack) -> None:
+    for _ in range(60):
+        await flipsnack.user.get_stats()
+
+
+async def test_a_wait_for_quota_does_not_shorten_within() -> None:
+    """
+    A first question that waited for half a minute is followed by others, while time is left.
+    """
+    box = Sandbox(export_seconds=5, convert_seconds=5)
+    async with client(box) as flipsnack:
+        await use_up(flipsnack)
+        await anyio.sleep(25)
+        began = anyio.current_time()
+        await flipsnack.collections.export(box.hashes[0], within=60)
+        assert 25 <= anyio.current_time() - began <= 40
+
+        created = await flipsnack.collections.create(b"%PDF-1.4\n", title="Spring")
+        await use_up(flipsnack)
+        await flipsnack.collections.wait_until_converted(created, within=100)
+
+
+async def test_a_wait_for_the_answer_before_does_not_shorten_within() -> None:
+    """
+    Where one question took most of the time, one more is asked before it is over.
+    """
+    box = Sandbox(export_seconds=15)
+    async with client(box) as flipsnack:
+        await use_up(flipsnack)
+        await anyio.sleep(2)
+        package = await flipsnack.collections.export(box.hashes[0], within=67)
+
+    assert "COMPLETE" == package.status
+
+
+@pytest.mark.parametrize("max_wait", [None, 5.0])
+async def test_what_was_never_asked_is_no_time_out(max_wait: float | None) -> None:
+    """
+    Where the quota has no call in time, that is said at once, and nothing is sent.
+    """
+    box = Sandbox()
+    async with client(box) as flipsnack:
+        await use_up(flipsnack)
+        hurried = flipsnack.with_options(max_wait=max_wait)
+        for awaiting in (hurried.collections.export, hurried.collections.wait_until_converted):
+            with pytest.raises(QuotaWaitError, match="no call free"):
+                await awaiting(box.hashes[0], within=30)
+
+    assert 60 == len(box.ledger)
+
+
+@pytest.mark.parametrize(("within", "problem"), [(100, "no question"), (300, "no whole answer")])
+async def test_a_time_out_says_that_nobody_answered(within: float, problem: str) -> None:
+    """
+    An export of which nothing was ever heard is not told to be merely slow.
+    """
+    box = Sandbox()
+    box.fail("collection.downloadHTML", lost=True, times=None)
+    async with client(box) as flipsnack:
+        began = anyio.current_time()
+        with pytest.raises(ExportTimeoutError, match=problem) as caught:
+            await flipsnack.collections.export(box.hashes[0], within=within)
+
+    assert within - 1 <= anyio.current_time() - began <= within
+    assert within < 300 or isinstance(caught.value.__cause__, NoAnswerError)
+
+
+async def test_answers_that_tell_nothing_are_asked_past() -> None:
+    """
+    A few foreign answers in a row delay an export, and only many end it.
+    """
+    box = Sandbox(export_seconds=0)
+    box.fail("*", body="<html>Not now</html>", times=6)
+    async with client(box) as flipsnack:
+        assert "COMPLETE" == (await flipsnack.collections.export(box.hashes[0])).status
+
+        box.fail("*", body="<html>Not now</html>", times=None)
+        made = len(box.ledger)
+        with pytest.raises(InvalidAnswerError, match="page"):
+            await flipsnack.collections.export(box.hashes[0])
+
+    assert len(box.ledger) - made <= 20
 
 
 async def test_a_failed_export_says_so() -> None:

@@ -301,7 +301,7 @@ async def test_polls_wait_in_their_own_lane() -> None:
     box = Sandbox(collections=0)
     async with client(box, rates=[Rate(1, per=1000.0)]) as flipsnack:
         created = await flipsnack.collections.create(PDF)
-        with pytest.raises(ConversionTimeoutError):
+        with pytest.raises(QuotaWaitError):
             await flipsnack.collections.wait_until_converted(created, within=100.0)
         with pytest.raises(QuotaWaitError):
             await flipsnack.with_options(max_wait=1.0).collections.wait_until_converted(

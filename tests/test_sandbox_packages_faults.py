@@ -134,7 +134,15 @@ async def test_faults_strike_in_order() -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [{}, {"status": 500, "body": b""}, {"cut_at": 0, "length": 0}, {"cut_at": 0, "times": 0}],
+    [
+        {},
+        {"status": 500, "body": b""},
+        {"cut_at": 0, "length": 0},
+        {"cut_at": 0, "times": 0},
+        {"cut_at": -5},
+        {"length": -1},
+        {"status": 99},
+    ],
 )
 def test_faults_that_make_no_sense(fault: dict[str, Any]) -> None:
     """
@@ -142,6 +150,19 @@ def test_faults_that_make_no_sense(fault: dict[str, Any]) -> None:
     """
     with pytest.raises(ValueError):
         Sandbox().fail_download(**fault)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"package_size": -1}, {"link_seconds": -1}, {"export_seconds": -3}, {"expired_status": 99}],
+    ids=str,
+)
+def test_packages_that_cannot_be(choice: dict[str, Any]) -> None:
+    """
+    A sandbox with such packages is refused when it is made, naming the argument.
+    """
+    with pytest.raises(ValueError, match=next(iter(choice))):
+        Sandbox(**choice)
 
 
 def test_faults_of_nothing() -> None:
