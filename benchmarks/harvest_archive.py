@@ -49,7 +49,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
 from itertools import pairwise
 from math import sqrt
 from pathlib import Path
@@ -172,6 +171,10 @@ async def grow(flipbooks: int, is_listed: bool, folder: str) -> Memory:
                 raise row.error
             asking = max(asking, resident())
     return Memory(peak(), asking, calls, time.perf_counter() - began)
+
+
+def grown(flipbooks: int, is_listed: bool, folder: str) -> Memory:
+    return anyio.run(grow, flipbooks, is_listed, folder)
 
 
 def print_memory(results: dict[tuple[str, int], Memory]) -> None:
@@ -416,7 +419,7 @@ def main() -> None:
         with ProcessPoolExecutor(2, mp_context=spawning, max_tasks_per_child=1) as processes:
             start = processes.submit
             memory: dict[tuple[str, int], Future[Memory]] = {
-                (what, size): start(partial(anyio.run, grow, size, is_listed, folder))
+                (what, size): start(grown, size, is_listed, folder)
                 for size in (given.most, few)
                 for what, is_listed in (("generator", False), ("listing", True))
             }

@@ -238,8 +238,9 @@ class ArchiveFile:
         """Name collections that are still to be asked about, the stalest first, and their place."""
         with self._reading() as database:
             found = database.execute(
-                f"SELECT {_LISTING} FROM listing WHERE run = ? AND outcome = 'pending'"
-                " AND (known_since, place) > (?, ?) ORDER BY known_since, place LIMIT ?",
+                f"SELECT {_LISTING} FROM listing INDEXED BY pending"
+                " WHERE run = ? AND outcome = 'pending' AND (known_since, place) > (?, ?)"
+                " ORDER BY known_since, place LIMIT ?",
                 [self._under_way.number, *after, most],
             ).fetchall()
             listed = [rows.verified("listing", row) for row in found]
@@ -442,14 +443,16 @@ def _move(draft: Draft, collection_hash: str, outcome: Outcome) -> bool:
 
 
 def _complete(draft: Draft) -> None:
-    def has(outcome: Outcome) -> bool:
+    def has(outcome: Outcome, index: str = "") -> bool:
         found = draft.database.execute(
-            "SELECT EXISTS (SELECT 1 FROM listing WHERE run = ? AND outcome = ?)",
-            [draft.run.number, outcome],
+            f"SELECT EXISTS (SELECT 1 FROM listing {index}"
+            f" WHERE run = ? AND outcome = '{outcome}')",
+            [draft.run.number],
         )
         return bool(found.fetchone()[0])
 
-    if draft.run.state == "asking" and not has("pending"):
+    # Left to itself, SQLite would look through all that is settled.
+    if draft.run.state == "asking" and not has("pending", "INDEXED BY pending"):
         draft.update(
             state="partial" if has("failed") else "complete",
             spent=attrs.evolve(draft.run.spent, under_way=0),

@@ -143,8 +143,10 @@ class Archive:
         begin on Mondays; the first and the last week or month may be cut off.
         A range's total tells of all its steps when it is zero, and of the
         last one where those before it are known and the flipbook's counters
-        add up, which its first split shows: rows so inferred say so. *exact*
-        asks for each step instead. Calls so far and steps unresolved are
+        add up. Its first split shows whether they do, unless too few days were
+        read: then a vendor who leaves out a range's last day, say, is believed.
+        So rows that were inferred say so, and *exact* asks for each step
+        instead. Calls so far and steps unresolved are
         never more than 1.05 for each step. Goes on, and spares what is
         known, as `harvest` does.
         """
