@@ -3,8 +3,6 @@
 import signal
 import sys
 
-INTERRUPTED = 130
-
 
 def main() -> None:
     """Run the command line, or say what has to be installed for it."""
@@ -20,10 +18,10 @@ def main() -> None:
         )
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(130)
     code = run()
-    if code == INTERRUPTED:
-        # What is left to do is to wait for threads, which is not to be interrupted again.
+    if code == 130:
+        # Threads may have to be waited for; until the very end only this keeps Ctrl-C from it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 

@@ -47,7 +47,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Coroutine, Iterable, Mapping
-from functools import partial
 from math import inf
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
@@ -161,7 +160,7 @@ class Quota:
     """
     Admit calls as fast as all the *rates* allow, lane by lane, first come, first served.
 
-    *reserve* tokens of every rate are kept for the interactive lane. *reach* and
+    *reserve* tokens of every rate are kept from the bulk lane. *reach* and
     *linger* are seconds; the head of this module says what they bend. A
     waiter that is cancelled takes nothing and delays nobody. One quota serves
     one event loop.
@@ -186,7 +185,7 @@ class Quota:
         fifth = TokenBucket([_part(slowest, 5)] if slowest else [], reach, linger)
         self._lanes: Mapping[Lane, Queue] = {
             "interactive": Queue(bucket),
-            "poll": Queue(bucket, spare=reserve, share=fifth),
+            "poll": Queue(bucket, share=fifth),
             "bulk": Queue(bucket, spare=reserve),
         }
         self._uploads = Queue(bucket, share=self._uploading)
@@ -254,24 +253,17 @@ class Quota:
         return self._foresee(self._lanes[lane], calls, now) - now
 
     def _foresee(self, queue: Queue, calls: int, now: float) -> float:
-        ahead = unreserved = 0  # the latter by the reserve not held back
+        ahead = 0
         for other in self._queues:
             ahead += other.length
-            unreserved += 0 if other.spare else other.length
             if other is queue:
                 break
-        through_at = self._bucket.through_at(ahead + calls, now)
-        if queue.spare:
-            slower = partial(self._bucket.through_at, now=now, spare=queue.spare)
-            first = self._bucket.through_at(unreserved, now)
-            rest = slower(ahead + calls) - slower(unreserved)
-            through_at = max(through_at, first + rest)
+        through_at = self._bucket.through_at(ahead + calls, now, queue.spare)
         if queue.share is not None:
             mine = queue.share.through_at(queue.length + calls, now)
             if queue is not self._uploads:
                 # What polls may have is bounded only for as long as others wait.
-                alone = self._bucket.through_at(self._waiting + calls, now, queue.spare)
-                mine = min(mine, alone)
+                mine = min(mine, self._bucket.through_at(self._waiting + calls, now))
             through_at = max(through_at, mine)
         return max(through_at, self._rivalry.pause_until)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,12 +41,15 @@ Flipsnack = Callable[..., Outcome]
 
 # The fixtures have other names than their functions: files that share them import those.
 @pytest.fixture(name="flipsnack")
-def command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Flipsnack:
+def command_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Flipsnack]:
     """Run a command line in this process, with made-up credentials in its environment."""
     monkeypatch.setenv("FLIPSNACK_API_KEY", KEY)
     monkeypatch.setenv("FLIPSNACK_API_SECRET", SECRET)
     monkeypatch.setenv("FLIPSNACK_API_URL", "http://127.0.0.1:1/v1/")
     monkeypatch.setattr(_retry, "LONGEST_BACKOFF", 0.0)
+    interrupt = signal.getsignal(signal.SIGINT)
 
     def call(*args: str) -> Outcome:
         code = run(args)
@@ -55,7 +59,8 @@ def command_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
         assert SECRET not in out + err
         return Outcome(code, out, err)
 
-    return call
+    yield call
+    signal.signal(signal.SIGINT, interrupt)
 
 
 @pytest.fixture(name="served")

@@ -67,7 +67,11 @@ for command in (
 
 
 def run(args: Sequence[str] | None = None) -> int:
-    """Carry out the command line *args*, by default this process's, and return its exit code."""
+    """
+    Carry out the command line *args*, by default this process's, and return its exit code.
+
+    After an interrupt further ones are ignored: the process is expected to end.
+    """
     # A shell may have closed them: >&- and 2>&-
     if sys.stdout is None:
         say("error: stdout is closed; send it to /dev/null if it is of no use")

@@ -50,7 +50,8 @@ def carry_out(settings: Settings, work: Callable[[], Awaitable[T]]) -> T:
     except KeyboardInterrupt:
         raise click.Abort from None  # or click adds an empty line to what was said
     finally:
-        if signal.getsignal(signal.SIGINT) is not interrupt:
+        # An interrupted program is about to end, in which it is not to be interrupted again.
+        if signal.getsignal(signal.SIGINT) not in (interrupt, _ignore):
             signal.signal(signal.SIGINT, interrupt)
 
 
@@ -78,14 +79,22 @@ def _ignore_further_interrupts() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     interrupt = signal.getsignal(signal.SIGINT)  # asyncio's, which cancels what is under way
+    was_heard = False
 
     def first(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if callable(interrupt):
+        nonlocal was_heard
+        # Not SIG_IGN, of which Python complains where a signal is on its way already.
+        signal.signal(signal.SIGINT, _ignore)
+        if callable(interrupt) and not was_heard:
+            was_heard = True
             interrupt(number, frame)
 
     if callable(interrupt):
         signal.signal(signal.SIGINT, first)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass
 
 
 @contextmanager
