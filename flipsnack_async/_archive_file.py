@@ -13,13 +13,11 @@ from typing import Any, Final
 import attrs
 
 from . import _archive_rows as rows
-from ._archive_rows import DamageError, Kept, Outcome, Run, Spent
+from ._archive_rows import CLOSING_DAYS, DamageError, Kept, Outcome, Run, Spent
 from ._archive_schema import connect, damaged, trouble
 from .errors import ArchiveError, FlipsnackError
 
-# Days after its end at which a date range is taken to have its last numbers, wherever
-# the vendor's days begin.
-CLOSING_DAYS: Final = 2
+LISTING: Final = ""  # in the place of a hash: what failed is the listing
 
 _STATISTICS: Final = ", ".join((*rows.STATISTICS, "checksum"))
 _PAGES: Final = ", ".join((*rows.PAGE_STATISTICS, "checksum"))
@@ -138,6 +136,8 @@ class ArchiveFile:
         with self._reading() as database:
             (is_told,) = database.execute(
                 "SELECT EXISTS (SELECT 1 FROM statistics) OR EXISTS (SELECT 1 FROM failures)"
+                # What was listed, or found to be nothing, was told; what made no call may be right.
+                " OR EXISTS (SELECT 1 FROM runs WHERE calls = 0 OR state = 'complete')"
                 " OR EXISTS (SELECT 1 FROM listing JOIN runs USING (run)"
                 """ WHERE parameters LIKE '%"refs": "all"%')"""
             ).fetchone()
@@ -220,10 +220,18 @@ class ArchiveFile:
             draft.update(spent=spent, written_at=now)
             return _add(draft, hashes)
 
-    def listed(self, now: datetime) -> None:
-        """Note that the listing is whole."""
+    def listed(self, now: datetime, failure: FlipsnackError | None = None) -> None:
+        """Note that the listing is over, and what part of it could not be read."""
         with self._writing() as draft:
             draft.update(state="asking", written_at=now)
+            if failure is not None:
+                _fail(draft, LISTING, failure, now)
+
+    def listing_failure(self) -> FlipsnackError | None:
+        """Say what part of the listing could not be read."""
+        with self._reading() as database:
+            row = _failure(database, self._under_way.number, LISTING)
+            return None if row is None else rows.to_error(row)
 
     def counts(self, run: Run) -> dict[Outcome, int]:
         """Count the collections of a run by what became of them."""
@@ -272,9 +280,7 @@ class ArchiveFile:
             if not _move(draft, collection_hash, rows.outcome_of(failure) if failure else "done"):
                 return  # whoever wrote it was cancelled, and did not hear of it
             if isinstance(result, FlipsnackError):
-                row = rows.of_failure(draft.run.number, collection_hash, result, now)
-                draft.database.execute(f"INSERT INTO failures VALUES ({_marks(row)})", row)
-                draft.count(row)
+                _fail(draft, collection_hash, result, now)
             else:
                 for kept in result:
                     _insert(draft, kept)
@@ -384,12 +390,17 @@ def _settled(
         ).fetchall()
         kept = tuple(rows.to_kept(row, _pages_of(database, number)) for number, *row in found)
         return Settled(place, name, kept)
-    row = database.execute(
-        f"SELECT {_FAILURES} FROM failures WHERE run = ? AND collection_hash = ?", [run, name]
-    ).fetchone()
+    row = _failure(database, run, name)
     if row is None:
         raise DamageError
     return Settled(place, name, error=rows.to_error(row))
+
+
+def _failure(database: sqlite3.Connection, run: int, name: str) -> tuple[Any, ...] | None:
+    found: tuple[Any, ...] | None = database.execute(
+        f"SELECT {_FAILURES} FROM failures WHERE run = ? AND collection_hash = ?", [run, name]
+    ).fetchone()
+    return found
 
 
 def _pages_of(database: sqlite3.Connection, statistics: int) -> list[tuple[Any, ...]]:
@@ -405,6 +416,12 @@ def _insert(draft: Draft, kept: Kept) -> None:
     ).lastrowid
     for page in rows.of_pages(number or 0, kept.stats.pages or ()):
         draft.database.execute(f"INSERT INTO page_statistics VALUES ({_marks(page)})", page)
+    draft.count(row)
+
+
+def _fail(draft: Draft, collection_hash: str, error: FlipsnackError, now: datetime) -> None:
+    row = rows.of_failure(draft.run.number, collection_hash, error, now)
+    draft.database.execute(f"INSERT INTO failures VALUES ({_marks(row)})", row)
     draft.count(row)
 
 
@@ -453,8 +470,9 @@ def _complete(draft: Draft) -> None:
 
     # Left to itself, SQLite would look through all that is settled.
     if draft.run.state == "asking" and not has("pending", "INDEXED BY pending"):
+        is_partial = has("failed") or _failure(draft.database, draft.run.number, LISTING)
         draft.update(
-            state="partial" if has("failed") else "complete",
+            state="partial" if is_partial else "complete",
             spent=attrs.evolve(draft.run.spent, under_way=0),
         )
 

@@ -171,14 +171,19 @@ class Job(Generic[Row]):
     async def _take_up(self, run: Run) -> None:
         if run.kind != self._kind:
             raise self._refusal(f"holds an unfinished {run.kind}", "finish that first")
-        for name, value in self._parameters.items():
-            if run.parameters.get(name) != value:
-                theirs = f"with {name} {run.parameters.get(name)}"
-                raise self._refusal(
-                    f"holds an unfinished {run.kind} "
-                    + ("of other collections" if name == "refs" else theirs),
-                    "finish it with the same parameters",
-                )
+        if run.parameters != self._parameters:
+            refs = run.parameters.get("refs")
+            which = "all collections" if refs == "all" else "collections that were named"
+            theirs = [
+                f"{name} {value}"
+                for name, value in run.parameters.items()
+                if name != "refs" and value
+            ]
+            raise self._refusal(
+                f"holds an unfinished {run.kind} of {which}"
+                + (f" with {', '.join(theirs)}" if theirs else ", with no parameters"),
+                "finish it in the same way",
+            )
         is_listed = run.state == "asking" and self._refs is not None
         if is_listed and not await _blocking.off_the_loop(self.file.wants_the_same, run):
             raise self._refusal(
@@ -234,11 +239,11 @@ class Job(Generic[Row]):
 
     async def _hashes(self) -> AsyncGenerator[str]:
         """Yield the collections that are not settled yet, the stalest first."""
-        failure = None
         try:
             if self.run.state == "listing":
-                failure = await self._list()
+                await self._list()
                 await self._count()
+            failure = await _blocking.off_the_loop(self.file.listing_failure)
             await self._on_listed()
             self.is_listed = True
         except FlipsnackError as error:
@@ -263,12 +268,8 @@ class Job(Generic[Row]):
         if failure is not None:
             raise failure
 
-    async def _list(self) -> InvalidAnswerError | None:
-        """
-        List the account's collections, from where the listing was broken off.
-
-        Returns what is wrong with those that cannot be read.
-        """
+    async def _list(self) -> None:
+        """List the account's collections, from where the listing was broken off."""
         listed = self.total
         if listed:
             listing = self.account.list_from(listed - 1)
@@ -277,10 +278,10 @@ class Job(Generic[Row]):
             if first is None or await self._add([first.collection_hash]):
                 listed = 0
         failure = await self._list_on(listing if listed else self.account.list_from(0))
-        await _blocking.off_the_loop(self.file.listed, now())
-        return failure
+        await _blocking.off_the_loop(self.file.listed, now(), failure)
 
     async def _list_on(self, listing: Listing) -> InvalidAnswerError | None:
+        """Go on with a listing; returns what is wrong with those that cannot be read."""
         page = []
         try:
             async for collection in listing:

@@ -27,6 +27,9 @@ Kind: TypeAlias = Literal["harvest", "series"]
 
 LENGTH: Final = 8  # bytes of a checksum, and of a digest
 NOTHING: Final = bytes(LENGTH)
+# Days after its end at which a date range is taken to have its last numbers, wherever
+# the vendor's days begin.
+CLOSING_DAYS: Final = 2
 FORBIDDEN: Final = 43
 
 COUNTERS: Final = ("impressions", "views", "time_spent", "downloads", "likes", "shares")
@@ -92,6 +95,12 @@ class Kept:
     asked_at: datetime
     is_inferred: bool = False
     has_pages: bool = False
+
+
+def is_final(kept: Kept) -> bool:
+    """Say whether the range had its last numbers when it was asked about."""
+    end = kept.stats.end_date
+    return end is not None and (kept.asked_at.date() - end).days >= CLOSING_DAYS
 
 
 def checked(table: str, values: Sequence[Any]) -> tuple[Any, ...]:

@@ -90,7 +90,7 @@ HARVESTS: Final = (
     """
     CREATE TABLE failures (
         run INTEGER NOT NULL,
-        collection_hash TEXT NOT NULL,
+        collection_hash TEXT NOT NULL,  -- '' where the list could not be read whole
         failed_at TEXT NOT NULL,
         kind TEXT NOT NULL,             -- the error's class
         code INTEGER,                   -- the vendor's status code

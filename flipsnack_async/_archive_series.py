@@ -12,7 +12,7 @@ from typing import TypeAlias, cast
 from . import _blocking, _checks
 from ._archive_file import ArchiveFile, Settled
 from ._archive_job import Job, now
-from ._archive_rows import Kept, Run
+from ._archive_rows import Kept, Run, is_final
 from ._pace import Pace
 from ._series import Pool, Resolved, Span, Step, bounds, resolve, spans
 from .errors import FlipsnackError
@@ -45,6 +45,7 @@ class KeptSeries:
         on_progress: OnProgress | None,
     ) -> None:
         _checks.function("on_progress", on_progress)
+        _checks.truth("exact", exact)
         self._steps = spans(start, end, step)
         self._exact = exact
         self._on_progress = on_progress
@@ -138,7 +139,15 @@ class KeptSeries:
         known: dict[Span, CollectionStats | Resolved] = {
             span: Resolved(kept.stats, kept.is_inferred) for span, kept in before.items()
         }
-        known |= {_span(kept): kept.stats for is_own, kept in found if is_own}
+        wider = [(span, kept) for span, kept in before.items() if span not in self._steps]
+        asked_at = []
+        for kept in (kept for is_own, kept in found if is_own):
+            if is_final(kept) or kept.asked_at.date() == now().date():
+                known[_span(kept)] = kept.stats
+                asked_at.append(kept.asked_at)
+            elif _span(kept) in self._steps:
+                # Numbers of another day may have grown since: good for themselves, not for sums.
+                known[_span(kept)] = Resolved(kept.stats, kept.is_inferred)
         self._steps_of[collection_hash] = sum(step not in before for step in self._steps)
         self._answers_of[collection_hash] = mine
         flipbook = resolve(collection_hash, self._steps, known, self._pool, exact=self._exact)
@@ -148,14 +157,20 @@ class KeptSeries:
                 kept = await job.ask(partial(self._ask, collection_hash, span))
                 await job.keep(kept)
                 mine.add(span)
+                asked_at.append(kept.asked_at)
                 span = flipbook.send(kept.stats)
         except StopIteration as end:
             resolved: list[Resolved] = end.value
         self._count_out(collection_hash)
+
+        def inferred(row: Resolved) -> Kept:
+            # As old as the oldest answer that it may come from.
+            step = _span(row)
+            over = [k.asked_at for s, k in wider if s.first <= step.first and step.last <= s.last]
+            return Kept(row.stats, min(asked_at + over), is_inferred=True)
+
         return [
-            before.get(_span(row)) or Kept(row.stats, now(), is_inferred=True)
-            for row in resolved
-            if _span(row) not in mine
+            before.get(_span(row)) or inferred(row) for row in resolved if _span(row) not in mine
         ], [SeriesRow(collection_hash, row.stats, row.is_inferred) for row in resolved]
 
     def _excuse(self, collection_hash: str, error: FlipsnackError) -> list[SeriesRow]:

@@ -21,6 +21,12 @@ def seconds(field: str, value: object, *, may_be_zero: bool = False) -> None:
     raise InvalidArgumentError(field, f"give a number of seconds {least} 0")
 
 
+def truth(field: str, value: object) -> None:
+    """Refuse what is neither true nor false."""
+    if not isinstance(value, bool):
+        raise InvalidArgumentError(field, "give True or False")
+
+
 def path(field: str, value: str | os.PathLike[str]) -> Path:
     """Refuse what no system could have for a path."""
     try:

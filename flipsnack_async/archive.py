@@ -198,8 +198,9 @@ class KeptHarvest:
     is safely on the disk. One that fails in passing is asked about twice more
     when all others are through. Wrong credentials, an archive that cannot be
     written, and an outage end the harvest, which the same one again
-    continues. Leaving the block early cancels what is under way, and loses no
-    row.
+    continues. Leaving the block early cancels what is under way. Rows are
+    handed out once: a few may be on the disk that the block was left before,
+    and `Archive.rows` has them all.
     """
 
     def __init__(
@@ -215,6 +216,8 @@ class KeptHarvest:
         on_progress: OnProgress | None,
     ) -> None:
         _checks.function("on_progress", on_progress)
+        _checks.truth("pages", pages)
+        _checks.truth("fresh", fresh)
         self._start, self._end = dates
         self._pages = pages
         self._fresh = fresh

@@ -292,8 +292,8 @@ class RunSummary:
 
     *parameters* are what was asked for. *state* is listing, asking, complete
     or partial; the latter when some collections *failed*, beside those that
-    are *gone*: deleted, or somebody else's. Of *pending* ones nothing is known
-    yet. Times are in UTC.
+    are *gone*: deleted, or somebody else's, or when the list of them could not
+    be read whole. Of *pending* ones nothing is known yet. Times are in UTC.
     """
 
     run: int

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
-from scripted import client
+from scripted import client, done
 
 from flipsnack_async import (
     ArchiveError,
@@ -16,6 +17,7 @@ from flipsnack_async import (
     Flipsnack,
     HarvestProgress,
     HarvestRow,
+    InvalidAnswerError,
 )
 from flipsnack_async.archive import Archive, KeptHarvest
 from flipsnack_async.sandbox import Sandbox
@@ -172,9 +174,9 @@ async def test_a_failure_is_kept(path: Path) -> None:
     ("change", "word"),
     [
         ({"end_date": "2026-02-28"}, "end_date 2026-01-31"),
-        ({"pages": True}, "pages False"),
+        ({"pages": True}, "start_date 2026-01-01, end_date 2026-01-31; finish"),
         ({"refs": ["another"]}, "other collections"),
-        ({"refs": None}, "other collections"),
+        ({"refs": None}, "collections that were named"),
     ],
 )
 async def test_g8_an_unfinished_harvest_goes_first(
@@ -224,6 +226,51 @@ async def test_a_mistyped_key_is_forgotten(path: Path, refs: list[str] | None) -
         await harvest(path, flipsnack)
 
     assert [*box.hashes] == [row.collection_hash for row in await kept(path)]
+
+
+async def test_what_was_never_asked_is_not_forgotten(path: Path) -> None:
+    """
+    An archive that only knows what is wanted is its key's all the same.
+    """
+    box = Sandbox(collections=3)
+    async with client(box) as flipsnack:
+        async with Archive.open(path) as archive, archive.harvest(flipsnack, box.hashes, at_once=1):
+            pass
+    before = content(path)
+    async with Flipsnack("sandbox-other", "secret", transport=box.transport()) as other:
+        with pytest.raises(ArchiveError, match="another key"):
+            await harvest(path, other)
+
+    assert before == content(path)
+
+
+async def test_a_list_that_cannot_be_read_whole_is_not_complete(path: Path) -> None:
+    """
+    What the list held and nobody could read is told at the end, also by a harvest that goes on.
+    """
+    found: list[dict[str, str]] = [{"collectionHash": name} for name in "abc"]
+    found.append({"collectionTitle": "no hash"})
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        target = request.extensions["target"]
+        if b"getStats" in target:
+            return httpx.Response(200, json=done(impressions=1, views=1))
+        here = [] if b"from=" in target else found
+        return httpx.Response(200, json=done(collections=here, collectionCount="4"))
+
+    states = []
+    for most in (1, 9):
+        transport = httpx.MockTransport(answer)
+        async with Flipsnack("sandbox-key", "secret", transport=transport) as flipsnack:
+            async with Archive.open(path) as archive:
+                with pytest.raises(InvalidAnswerError, match="collectionHash"):
+                    async with archive.harvest(flipsnack, at_once=1) as rows:
+                        for _ in range(most):
+                            await anext(rows)
+                        raise InvalidAnswerError("the block", "collectionHash")
+                states += [run.state for run in await archive.contents()]
+
+    assert ["asking", "partial"] == states
 
 
 async def test_wrong_credentials_end_it_and_nothing_is_lost(path: Path) -> None:

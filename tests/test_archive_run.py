@@ -172,7 +172,7 @@ async def test_one_that_cannot_be_read_spares_the_others(path: Path) -> None:
                         found.append(row.collection_hash)
 
     assert {"a", "c"} == set(found)
-    assert "complete" == (await newest(path)).state
+    assert "partial" == (await newest(path)).state
 
 
 async def test_g5_what_is_listed_twice_is_asked_once(path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
 import pytest
-from scripted import client
+from scripted import client, done, refused
 
 from flipsnack_async import (
     ArchiveError,
@@ -22,6 +25,8 @@ from flipsnack_async import (
     SeriesPlan,
     SeriesProgress,
     SeriesRow,
+    _archive_job,
+    _archive_series,
 )
 from flipsnack_async.archive import Archive
 from flipsnack_async.sandbox import Sandbox
@@ -412,3 +417,64 @@ async def test_what_is_no_series_is_refused(path: Path) -> None:
 
 def content_or_nothing(path: Path) -> bytes:
     return path.read_bytes() if path.exists() else b""
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Set the wall clock to a day of January 2026."""
+
+    def set_to(day: int) -> None:
+        for room in (_archive_job, _archive_series):
+            monkeypatch.setattr(room, "now", lambda: datetime(2026, 1, day, 12, tzinfo=UTC))
+
+    return set_to
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 6, 9])
+async def test_numbers_of_two_days_are_not_summed_up(
+    path: Path, clock: Callable[[int], None], after: int
+) -> None:
+    """
+    A series that goes on days later finds what its flipbook's last days have grown to.
+    """
+    today, views = 20, {date(2025, 12, 5): 2, date(2026, 1, 3): 1}
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        query = httpx.QueryParams(request.extensions["target"].partition(b"?")[2].decode())
+        first, last = (date.fromisoformat(query[name]) for name in ("startDate", "endDate"))
+        counted = dict(views) if today == 20 else {**views, date(2026, 1, 20): 7}
+        seen = sum(number for day, number in counted.items() if first <= day <= last)
+        data = {"impressions": seen, "views": seen, "time_spent": seen, "downloads": 0}
+        return httpx.Response(200, json=done(**data))
+
+    async def go(most: int) -> list[SeriesRow]:
+        async with Flipsnack("k", "s", transport=counting(answer, most), rates=()) as flipsnack:
+            async with Archive.open(path) as archive:
+                range_ = ("2025-12-01", "2026-01-20")
+                async with archive.series(flipsnack, ["fxh4k89"], *range_) as rows:
+                    return [row async for row in rows]
+
+    clock(today)
+    with suppress(AuthenticationError):
+        await go(after)
+    today = 25
+    clock(today)
+    for _ in range(2):
+        rows = await go(1000)
+        assert {**views, date(2026, 1, 20): 7} == {
+            row.stats.start_date: row.stats.views for row in rows if row.stats and row.stats.views
+        }
+
+
+def counting(
+    answer: Callable[[httpx.Request], Awaitable[httpx.Response]], most: int
+) -> httpx.MockTransport:
+    """Answer so many calls, and refuse the key then."""
+    left = iter(range(most))
+
+    async def answer_or_refuse(request: httpx.Request) -> httpx.Response:
+        if next(left, None) is None:
+            return httpx.Response(200, json=refused(41))
+        return await answer(request)
+
+    return httpx.MockTransport(answer_or_refuse)

@@ -71,6 +71,8 @@ def rows(
         raise click.UsageError("give one of --csv, --jsonl and --parquet")
     if any(Path(name).resolve() == path.resolve() for name in files):
         raise click.UsageError("name another file than the archive")
+    if parquet == "-":
+        raise click.UsageError("name a file for --parquet; it cannot go to stdout")
     if raw and csv is None:
         raise click.UsageError("--raw goes with --csv")
     if pages and csv is None and parquet is None:
@@ -80,6 +82,8 @@ def rows(
         is_series = found.kind == "series"
         if pages and is_series:
             raise click.UsageError("a series has no pages")
+        if pages and not found.parameters.get("pages"):
+            raise click.UsageError(f"run {found.run} was a harvest without --pages")
         columns = OF_SERIES if is_series else OF_PAGES if pages else OF_HARVEST
         if csv is not None:
             return csv_file(csv, columns, raw=raw)
@@ -117,10 +121,10 @@ def _stdout(settings: Settings) -> Iterator[Put]:
 def _find(
     runs: Sequence[RunSummary], path: Path, number: int | None, *, series: bool
 ) -> RunSummary:
-    kind = "series" if series else "harvest"
-    found = [run for run in runs if (run.kind == kind if number is None else run.run == number)]
+    kinds = ("series",) if series else ("harvest",) if number is None else ("harvest", "series")
+    found = [run for run in runs if run.kind in kinds and number in (None, run.run)]
     if not found:
-        what = kind if number is None else f"run {number}"
+        what = " or ".join(kinds) + ("" if number is None else f" that is run {number}")
         remedy = f"flipsnack archive {shlex.quote(str(path))} says what it holds"
         raise ArchiveError(str(path), f"holds no {what}", remedy)
     return found[-1]
@@ -134,7 +138,9 @@ def _sum_up(run: RunSummary, files: Sequence[str]) -> None:
     for name in files:
         if name != "-":
             say(f"{name}: {size(Path(name).stat().st_size)}")
-    if run.pending:
+    if run.state == "listing":
+        say(f"note: the {run.kind} is unfinished, and not all collections are listed yet")
+    elif run.pending:
         total = run.done + run.failed + run.gone + run.pending
         pending = counted_of(run.pending, total, "collection")
         say(f"note: the {run.kind} is unfinished, {pending} still to be asked about")
