@@ -71,8 +71,8 @@ class ArchiveFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.run: Run | None = None
-        self.is_wanted = False  # open
-        self.is_taken = False  # by whoever works on a run
+        self.is_wanted: bool = False  # open
+        self.is_taken: bool = False  # by whoever works on a run
         self._database: sqlite3.Connection | None = None
         # A thread whose caller was cancelled may still be at work when the next one comes.
         self._turn = Lock()
