@@ -89,7 +89,6 @@ class Job(Generic[Row]):
         self._crew = Crew(
             self._carry_out, _no_excuse, self._hashes(), at_once=at_once, ahead=0, total=None
         )
-        self._was_entered = False
         self._calls_before = 0
         self._failures: dict[str, int] = {}  # in passing, by collection
         self._put_off: deque[tuple[float, str]] = deque()  # those who come again, and from when on
@@ -106,11 +105,9 @@ class Job(Generic[Row]):
     @asynccontextmanager
     async def working(self) -> AsyncGenerator[None]:
         """Work through what is left, inside the block; raises `ArchiveError` before it begins."""
-        if self._was_entered:
-            raise ClientClosedError(f"the {self._kind} has had its block; make another")
         if self.file.is_taken:
             raise self._refusal("is at work on something else already", "wait until that is done")
-        self._was_entered = self.file.is_taken = True
+        self.file.is_taken = True
         self._listing_over = anyio.Event()
         try:
             await self._begin()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from datetime import date
 from functools import partial
-from types import TracebackType
 from typing import TypeAlias, cast
 
 from . import _blocking, _checks
 from ._archive_file import ArchiveFile, Settled
 from ._archive_job import Job, now
 from ._archive_rows import Kept, Run, is_final
+from ._crew import Rows
 from ._pace import Pace
 from ._series import Pool, Resolved, Span, Step, bounds, resolve, spans
 from .errors import FlipsnackError
@@ -22,7 +22,7 @@ from .models import CollectionStats, SeriesPlan, SeriesProgress, SeriesRow
 OnProgress: TypeAlias = Callable[[SeriesProgress], object]
 
 
-class KeptSeries:
+class KeptSeries(Rows[SeriesRow]):
     """
     Hold a series that is written to an archive, and runs inside its ``async with`` block.
 
@@ -67,6 +67,7 @@ class KeptSeries:
             excuse=self._excuse,
             at_once=at_once,
         )
+        super().__init__("series", self._job.working)
         self._pace = Pace(account.calls)
 
     async def plan(self) -> SeriesPlan:
@@ -90,22 +91,6 @@ class KeptSeries:
             most_calls_left=left,
             most_seconds_left=None if left is None else job.account.seconds_for(left),
         )
-
-    async def __aenter__(self) -> KeptSeries:
-        self._context = self._job.working()
-        await self._context.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return await self._context.__aexit__(exc_type, exc, traceback)
-
-    def __aiter__(self) -> AsyncIterator[SeriesRow]:
-        return self
 
     async def __anext__(self) -> SeriesRow:
         if not self._ready:

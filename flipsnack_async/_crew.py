@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
-from typing import Generic, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from types import TracebackType
+from typing import Generic, Self, TypeVar
 
 import anyio
 from anyio.abc import ObjectReceiveStream, ObjectSendStream
@@ -35,6 +36,32 @@ async def once_each(hashes: AsyncGenerator[str]) -> AsyncGenerator[str]:
             if collection_hash not in seen:
                 seen.add(collection_hash)
                 yield collection_hash
+
+
+class Rows(AsyncIterator[Row]):
+    """Hold rows that come inside an ``async with`` block, which is entered once."""
+
+    def __init__(self, what: str, working: Callable[[], AbstractAsyncContextManager[None]]) -> None:
+        self._what = what
+        self._working = working
+        self._context: AbstractAsyncContextManager[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._context is not None:
+            raise ClientClosedError(f"the {self._what} has had its block; make another")
+        self._context = self._working()
+        await self._context.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        if self._context is None:
+            return None
+        return await self._context.__aexit__(exc_type, exc, traceback)
 
 
 class Crew(Generic[Row]):

@@ -39,6 +39,7 @@ from ._archive_job import Job, now
 from ._archive_rows import Kept, Kind, Outcome, Run
 from ._archive_series import KeptSeries, rows_of_settled
 from ._client import Flipsnack
+from ._crew import Rows
 from ._pace import Pace
 from ._series import Step
 from .errors import ArchiveError, FlipsnackError, InvalidArgumentError
@@ -190,7 +191,7 @@ class Archive:
         return tuple(_summary(run, self._file.counts(run)) for run in runs)
 
 
-class KeptHarvest:
+class KeptHarvest(Rows[HarvestRow]):
     """
     Hold a harvest that is written to an archive, and runs inside its ``async with`` block.
 
@@ -235,6 +236,7 @@ class KeptHarvest:
             excuse=_excuse,
             at_once=at_once,
         )
+        super().__init__("harvest", self._job.working)
         self._pace = Pace(account.calls)
 
     @property
@@ -251,22 +253,6 @@ class KeptHarvest:
             calls_left=left,
             seconds_left=None if left is None else job.account.seconds_for(left),
         )
-
-    async def __aenter__(self) -> KeptHarvest:
-        self._context = self._job.working()
-        await self._context.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return await self._context.__aexit__(exc_type, exc, traceback)
-
-    def __aiter__(self) -> AsyncIterator[HarvestRow]:
-        return self
 
     async def __anext__(self) -> HarvestRow:
         row = await self._job.take()

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from statistics import median_low
 from tempfile import TemporaryFile
-from types import TracebackType
 from typing import Protocol
 
 import anyio
 
 from . import _blocking
-from ._crew import Crew, once_each
-from .errors import ClientClosedError, DownloadError, FlipsnackError, InvalidArgumentError
+from ._crew import Crew, Rows, once_each
+from .errors import DownloadError, FlipsnackError, InvalidArgumentError
 from .models import ExportProgress, Package, PackageRow, SavedPackage
 
 __all__ = ["Exports", "unpack_package"]
@@ -45,7 +44,7 @@ class Save(Protocol):
     ) -> Awaitable[SavedPackage]: ...
 
 
-class Exports:
+class Exports(Rows[PackageRow]):
     """
     Hold an export of many packages, which runs inside its ``async with`` block and nowhere else.
 
@@ -91,8 +90,7 @@ class Exports:
         hashes = once_each(hashes)
         self._crew = Crew(self._work, _excuse, hashes, at_once=at_once, ahead=at_once, total=total)
         self._at_once = min(at_once, most)
-        self._context = self._crew.working()
-        self._was_entered = False
+        super().__init__("export", self._working_into_folder)
 
     @property
     def progress(self) -> ExportProgress:
@@ -124,24 +122,11 @@ class Exports:
         is_known = built > 0 or for_calls > max(self._every, self._rounds(building + unasked))
         return max(for_calls, built) if is_known else None
 
-    async def __aenter__(self) -> Exports:
-        if self._was_entered:
-            raise ClientClosedError("the export has had its block; make another")
-        self._was_entered = True
+    @asynccontextmanager
+    async def _working_into_folder(self) -> AsyncGenerator[None]:
         await _blocking.off_the_loop(_make, self._folder)
-        await self._context.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return await self._context.__aexit__(exc_type, exc, traceback)
-
-    def __aiter__(self) -> AsyncIterator[PackageRow]:
-        return self
+        async with self._crew.working():
+            yield
 
     async def __anext__(self) -> PackageRow:
         return await self._crew.take()

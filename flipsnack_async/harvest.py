@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from datetime import date
-from types import TracebackType
 from typing import Protocol
 
 import attrs
 
-from ._crew import Crew, once_each
+from ._crew import Crew, Rows, once_each
 from ._pace import Pace
-from .errors import ClientClosedError, FlipsnackError
+from .errors import FlipsnackError
 from .models import Collection, CollectionStats, HarvestProgress, HarvestRow
 
 __all__ = ["Harvest"]
@@ -60,7 +59,7 @@ class Account:
     key_fingerprint: Callable[[bytes], str]
 
 
-class Harvest:
+class Harvest(Rows[HarvestRow]):
     """
     Hold a harvest, which runs inside its ``async with`` block and nowhere else.
 
@@ -71,9 +70,9 @@ class Harvest:
     Yields a `HarvestRow` for each collection, in the order of completion. A
     failure is a row like any other; only wrong credentials, and what the
     caller's own iterator raises, end the harvest. A list that could not be
-    read to its end is raised after the rows of what was listed. Leaving the block early
-    cancels what is under way. No statistics are asked for long before their
-    row is taken: a slow reader slows the harvest.
+    read to its end is raised after the rows of what was listed. Leaving the
+    block early cancels what is under way. No statistics are asked for long
+    before their row is taken: a slow reader slows the harvest.
     """
 
     def __init__(
@@ -96,8 +95,7 @@ class Harvest:
         self._crew = Crew(
             work, excuse, once_each(hashes), at_once=at_once, ahead=ahead, total=total
         )
-        self._context = self._crew.working()
-        self._was_entered = False
+        super().__init__("harvest", self._crew.working)
         self._calls = calls
         self._pace = Pace(calls)
         self._seconds_for = seconds_for
@@ -116,24 +114,6 @@ class Harvest:
             calls_left=unasked,
             seconds_left=None if unasked is None else self._seconds_for(unasked),
         )
-
-    async def __aenter__(self) -> Harvest:
-        if self._was_entered:
-            raise ClientClosedError("the harvest has had its block; make another")
-        self._was_entered = True
-        await self._context.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return await self._context.__aexit__(exc_type, exc, traceback)
-
-    def __aiter__(self) -> AsyncIterator[HarvestRow]:
-        return self
 
     async def __anext__(self) -> HarvestRow:
         return await self._crew.take()
