@@ -147,9 +147,8 @@ class Archive:
         add up. Its first split shows whether they do, unless too few days were
         read: then a vendor who leaves out a range's last day, say, is believed.
         So rows that were inferred say so, and *exact* asks for each step
-        instead. Calls so far and steps unresolved are
-        never more than 1.05 for each step. Goes on, and spares what is
-        known, as `harvest` does.
+        instead. Calls so far and steps unresolved are never more than 1.05
+        for each step. Goes on, and spares what is known, as `harvest` does.
         """
         start, end = days(start_date, end_date)
         if start is None or end is None:
@@ -181,7 +180,7 @@ class Archive:
         return _Rows(self._file, "harvest", run, _row_of_settled)
 
     async def contents(self) -> tuple[RunSummary, ...]:
-        """Tell which harvests are in the archive, and how far each came."""
+        """Tell which harvests and series are in the archive, and how far each came."""
         return await _blocking.off_the_loop(self._summaries)
 
     def _summaries(self) -> tuple[RunSummary, ...]:
