@@ -70,9 +70,7 @@ class Fetcher:
     async def _get(
         self, address: httpx.URL, headers: Mapping[str, str], patience: float
     ) -> httpx.Response:
-        request = httpx.Request(
-            "GET", address, headers={**self._headers, **headers}, extensions={"fresh": True}
-        )
+        request = httpx.Request("GET", address, headers={**self._headers, **headers})
         send = partial(self._transport.handle_async_request, request)
         return await self._wait(patience, send, "its host did not answer")
 

@@ -14,9 +14,9 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
 from email.message import Message
-from functools import lru_cache
+from functools import cache, lru_cache
 from ssl import SSLContext
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl
 
 import anyio
@@ -279,35 +279,34 @@ class _Prefixed(AsyncIterator[bytes]):
         return first or await anext(self._chunks)
 
 
-class Connections(httpx.AsyncBaseTransport):
+class Connections(httpx.AsyncHTTPTransport):
     """
-    Keep connections for calls, and make one for each upload and each download.
+    Make a connection for each call, and keep none.
 
-    Of a kept one that just died nobody can tell what became of a document,
-    and one that a key went over leads to no host of packages. A download
-    says so in the extension "fresh". Proxies, certificates and the like come
-    from the caller, never unasked from the environment; the quota bounds the
-    calls under way.
+    On a kept one, whatever a server or a box on the way sends behind an
+    answer is taken for the answer to the next call, and statistics do not say
+    whose they are. When a kept one dies, nobody can tell whether a document
+    arrived. With 60 calls a minute a new one for each is affordable;
+    benchmarks/call_overhead.py prints what it costs. To keep connections all
+    the same, give the client an `httpx.AsyncHTTPTransport` of your own.
+
+    Proxies, certificates and the like come from the caller, never unasked
+    from the environment; the quota bounds the calls under way.
     """
 
     def __init__(self) -> None:
-        context = httpx.create_ssl_context(trust_env=False)
-        self._kept = _pool(context, keep=20)
-        self._fresh = _pool(context, keep=0, socket_options=SENT_MEANS_SENT)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        wants_fresh = request.method == "POST" or request.extensions.get("fresh", False)
-        pool = self._fresh if wants_fresh else self._kept
-        return await pool.handle_async_request(request)
-
-    async def aclose(self) -> None:
-        await self._kept.aclose()
-        await self._fresh.aclose()
+        super().__init__(
+            verify=_trusted(),
+            trust_env=False,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            socket_options=SENT_MEANS_SENT,
+        )
 
 
-def _pool(context: SSLContext, *, keep: int, **options: Any) -> httpx.AsyncHTTPTransport:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=keep)
-    return httpx.AsyncHTTPTransport(verify=context, limits=limits, trust_env=False, **options)
+@cache
+def _trusted() -> SSLContext:
+    # Once for all clients: to read the certificates takes longer than a call.
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def checked_url(setting: str, text: str) -> httpx.URL:

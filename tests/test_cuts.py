@@ -368,29 +368,6 @@ async def test_attempts_are_counted(serve: Serve, action: str, cut: str) -> None
     assert [action] * 3 == server.actions
 
 
-@pytest.mark.parametrize("answer", ["at once", "after a reset"])
-async def test_a_kept_connection_that_died_costs_a_repetition(serve: Serve, answer: str) -> None:
-    """
-    A read on a kept connection that breaks goes out again on a new one.
-    """
-
-    def one_and_out(visit: Visit) -> None:
-        visit.read_all()
-        visit.send(response(GOOD))
-        visit.read_head()
-        if answer == "after a reset":
-            visit.reset()
-
-    server = serve(one_and_out, keeping())
-    async with client(server) as flipsnack:
-        assert 7 == await get_stats(flipsnack)
-        assert 7 == await get_stats(flipsnack)
-
-    assert 2 == server.connections
-    assert 3 == server.heads
-    assert 2 == len(server.arrived)
-
-
 # --- what never got through
 
 
@@ -1016,16 +993,16 @@ async def test_one_file_is_not_uploaded_twice_at_once(serve: Serve, pdf: Path) -
 # --- connections
 
 
-async def test_every_upload_has_a_connection_of_its_own(serve: Serve) -> None:
+async def test_every_call_has_a_connection_of_its_own(serve: Serve) -> None:
     """
-    Reads share a connection that is kept; no upload ever uses it, nor leaves one behind.
+    No call, reads and uploads alike, goes over a connection that another one used.
     """
     server = serve(keeping())
     async with client(server) as flipsnack:
         for call in (get_stats, create_tiny, get_stats, create_tiny, get_stats, update):
             await call(flipsnack)
 
-    assert [0, 1, 0, 2, 0, 0] == [request.connection for request in server.arrived]
+    assert [*range(6)] == [request.connection for request in server.arrived]
 
 
 # --- cancellation
@@ -1040,7 +1017,7 @@ class Aftermath:
         assert isinstance(isolated, IsolatedTransport)
         self.isolated = isolated
         connections: Any = isolated._transport
-        self.pools = [connections._kept._pool, connections._fresh._pool]
+        self.pool = connections._pool
 
     async def see_that_all_is_well(self, path: Path) -> None:
         with anyio.move_on_after(1):
@@ -1048,10 +1025,8 @@ class Aftermath:
                 await anyio.sleep(0.01)
         assert not self.isolated._tasks
         assert not is_open(path)
-        for pool in self.pools:
-            assert [] == pool._requests
-            busy = [c for c in pool.connections if not (c.is_idle() or c.is_closed())]
-            assert [] == busy
+        assert [] == self.pool._requests
+        assert [] == self.pool.connections
 
 
 def is_open(path: Path) -> bool:
@@ -1223,8 +1198,7 @@ async def test_h6_a_client_left_by_a_cancellation_is_closed(serve: Serve) -> Non
                 scope.cancel()
                 await anyio.sleep(0.1)
 
-    for pool in Aftermath(flipsnack).pools:
-        assert [] == [c for c in pool.connections if not c.is_closed()]
+    assert [] == Aftermath(flipsnack).pool.connections
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -1246,8 +1220,7 @@ async def test_h6_closing_that_was_cancelled_can_be_finished(serve: Serve) -> No
         await flipsnack.aclose()
 
     assert [asyncio.CancelledError, UploadOutcomeUnknownError] == [type(end) for end in ends]
-    for pool in Aftermath(flipsnack).pools:
-        assert [] == [c for c in pool.connections if not c.is_closed()]
+    assert [] == Aftermath(flipsnack).pool.connections
 
 
 # --- disks
