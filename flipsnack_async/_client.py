@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import attrs
 import httpx
 
-from . import _actions, _checks
+from . import _actions, _checks, _environment
 from ._actions import Action, Day, Effect, Ref, Value
 from ._core import Core, Options
 from ._links import Answer
@@ -109,28 +109,27 @@ class Flipsnack:
         """
         Make a client from the environment.
 
-        Reads FLIPSNACK_API_KEY and FLIPSNACK_API_SECRET, and if they are set
-        FLIPSNACK_API_URL, FLIPSNACK_UPLOAD_URL and FLIPSNACK_RATES (written
-        5/1s,60/60s). Raises `ConfigurationError` naming the variable.
+        Reads FLIPSNACK_API_KEY and FLIPSNACK_API_SECRET, the latter perhaps
+        from a file that FLIPSNACK_API_SECRET_FILE names and strangers may not
+        read; and if they are set FLIPSNACK_API_URL, FLIPSNACK_UPLOAD_URL and
+        FLIPSNACK_RATES (written 5/1s,60/60s). Raises `ConfigurationError`
+        naming the variable.
         """
-        for name in ("FLIPSNACK_API_KEY", "FLIPSNACK_API_SECRET"):
-            if not os.environ.get(name):
-                raise ConfigurationError(name, "is not set; set it to what Flipsnack gave you")
-        rates = RATES if quota is not None else _rates_from_env()
+        rates = RATES if quota is not None else _environment.rates(RATES)
         try:
             return cls(
-                os.environ["FLIPSNACK_API_KEY"],
-                os.environ["FLIPSNACK_API_SECRET"],
+                _environment.api_key(),
+                _environment.api_secret(),
                 rates=rates,
                 quota=quota,
                 timeout=timeout,
                 attempts=attempts,
-                api_url=os.environ.get("FLIPSNACK_API_URL") or API_URL,
-                upload_url=os.environ.get("FLIPSNACK_UPLOAD_URL") or UPLOAD_URL,
+                api_url=_environment.url(_environment.API_URL, API_URL),
+                upload_url=_environment.url(_environment.UPLOAD_URL, UPLOAD_URL),
                 transport=transport,
             )
         except ConfigurationError as error:
-            raise ConfigurationError(f"FLIPSNACK_{error.setting.upper()}", error.remedy) from None
+            raise _environment.named(error) from None
 
     def _set_up(self, core: Core, options: Options, notes: Notes, *, owner: bool) -> None:
         self._core = core
@@ -366,11 +365,3 @@ def _seconds_for(quota: Quota, calls: int) -> float:
     """Say how long so many polls take, with those among them that wait for quota by now."""
     waiting = quota.statistics().waiting["poll"]
     return quota.estimate(max(0, calls - waiting), lane="poll")
-
-
-def _rates_from_env() -> tuple[Rate, ...]:
-    try:
-        return Rate.parse(os.environ.get("FLIPSNACK_RATES") or "5/1s,60/60s")
-    except InvalidArgumentError as error:
-        remedy = error.remedy
-    raise ConfigurationError("FLIPSNACK_RATES", remedy)

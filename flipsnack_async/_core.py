@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol, TypeVar, get_args
+from typing import Any, Final, Protocol, TypeVar, get_args
 
 import anyio
 import attrs
@@ -21,7 +22,7 @@ import httpx
 from anyio.lowlevel import EventLoopToken, current_token
 
 from . import _checks
-from ._actions import Action, user_get_stats
+from ._actions import Action, Effect, user_get_stats
 from ._fetching import Fetcher
 from ._links import Follow
 from ._requests import MultipartBody, Requests
@@ -31,6 +32,7 @@ from ._upload import DocumentLostError
 from .errors import (
     APIError,
     ClientClosedError,
+    ConfigurationError,
     ConnectionFailedError,
     FlipsnackError,
     InvalidAnswerError,
@@ -46,6 +48,7 @@ from .transport import (
     UNSENT,
     QuotaTransport,
     SigningTransport,
+    UntrustedHostError,
     is_safe_for_keys,
     read_capped,
     stream_of,
@@ -53,7 +56,9 @@ from .transport import (
 
 T = TypeVar("T")
 
-CLOSING = 5.0  # seconds that connections get to say goodbye
+VENDOR: Final = ".flipsnack.com"
+CLOSING: Final = 5.0  # seconds that connections get to say goodbye
+ELSEWHERE = "the client belongs to another event loop or process"
 
 
 @attrs.frozen
@@ -118,6 +123,10 @@ class Core:
         self._signing = SigningTransport(isolated, credentials)
         self._clean = credentials.clean
         self.key_fingerprint = credentials.lasting_fingerprint
+        # A transport of another kind may lead to a sandbox in this process, under the vendor's name.
+        goes_out = isinstance(connections, httpx.AsyncHTTPTransport)
+        self._must_not_reach_vendor = goes_out and credentials.are_made_up()
+        self.check_host(api_url.host)
         self._account = (credentials.fingerprint(), api_url.host) if quota is None else None
         self._rates = rates
         self._quota = quota  # found when there is an event loop to share it in
@@ -135,11 +144,13 @@ class Core:
         self._budget = RetryBudget()
         self._gate = Gate()
         self.closed = False
+        self._waits: set[anyio.CancelScope] = set()
         self._home: tuple[int, EventLoopToken] | None = None
 
     @property
     def quota(self) -> Quota:
         if self._quota is None:
+            self.check_open()  # a client that is closed never leaves again
             self._quota = registry.join(self._account, self._rates)
         return self._quota
 
@@ -149,15 +160,40 @@ class Core:
             self._transport = QuotaTransport(self._signing, self.quota)
         return self._transport
 
+    def __del__(
+        self, warn: Callable[..., None] = warnings.warn, process: Callable[[], int] = os.getpid
+    ) -> None:
+        # What it needs is bound above: when the interpreter ends, modules are empty.
+        home = getattr(self, "_home", None)  # it may be half made
+        if home is not None and not self.closed and home[0] == process():
+            warn(
+                f"unclosed <Flipsnack {self.api_url}>: use `async with`, or await its aclose()",
+                ResourceWarning,
+                source=self,
+            )
+
     async def aclose(self) -> None:
+        """End what is under way, and close the connections; where it belongs, and only there."""
+        if self._home not in (None, _here()):
+            if self.closed:
+                return
+            raise ClientClosedError(f"{ELSEWHERE}; close it there")
         if not self.closed:
             self.closed = True
             self._fetcher.stop()
+            for wait in self._waits:
+                wait.cancel()
             if self._account is not None and self._quota is not None:
                 registry.leave(self._account)
         # Again, if the last time was cut short; and not cut short by the scope that it is left for.
         with anyio.move_on_after(CLOSING, shield=True):
             await self._signing.aclose()
+
+    def check_host(self, host: str) -> None:
+        """Refuse to try a sandbox's key on the vendor, who may take that for guessing."""
+        if self._must_not_reach_vendor and f".{host.rstrip('.')}".endswith(VENDOR):
+            remedy = "is a sandbox's; give the sandbox's address as api_url and upload_url too"
+            raise ConfigurationError("api_key", remedy)
 
     def check_open(self) -> None:
         if self.closed:
@@ -166,13 +202,21 @@ class Core:
     def check(self) -> None:
         """Refuse what would hang or mix up answers: a closed client, another loop, a fork."""
         self.check_open()
-        here = (os.getpid(), current_token())
+        here = _here()
         if self._home is None:
             self._home = here
         elif self._home != here:
-            raise ClientClosedError(
-                "the client belongs to another event loop or process; make one client for each"
-            )
+            raise ClientClosedError(f"{ELSEWHERE}; make one client for each")
+
+    @contextmanager
+    def _until_closed(self) -> Iterator[anyio.CancelScope]:
+        """Wait inside the block until the client is closed, at the longest."""
+        with anyio.CancelScope() as wait:
+            self._waits.add(wait)
+            try:
+                yield wait
+            finally:
+                self._waits.remove(wait)
 
     def follower(self, timeout: float) -> Follow:
         """Make a function that follows the links to packages."""
@@ -193,6 +237,7 @@ class Core:
                 budget=self._budget,
                 patience=Patience(options.max_wait, None if options.minds_deadline else math.inf),
                 gate=self._gate,
+                until_closed=self._until_closed,
             )
         except UploadOutcomeUnknownError as error:
             error.sent_at = sending.at
@@ -211,6 +256,7 @@ class Core:
     ) -> T:
         self.check()
         request = self._requests.describe(action, options.timeout)
+        self.check_host(request.url.host)
         sending.body = request.stream if isinstance(request.stream, MultipartBody) else None
         response, body = await self._exchange(
             action, request, patience, sending=sending, options=options, on_sent=on_sent
@@ -271,13 +317,14 @@ class Core:
             "admitted": admitted,
         }
         failure: FlipsnackError
-        with anyio.CancelScope() as scope:
+        with self._until_closed() as scope:
             try:
                 response = await self.transport.handle_async_request(request)
                 return response, await read_capped(stream_of(response))
             except UNSENT as error:
                 failure = ConnectionFailedError(
-                    f"no connection to {request.url.host}: {error or _kind(error)}"
+                    f"no connection to {request.url.host}: {str(error) or _kind(error)}",
+                    untrusted=isinstance(error, UntrustedHostError),
                 )
             except httpx.HTTPError as error:
                 # Not the error's own text, which may quote what the server sent.
@@ -287,8 +334,11 @@ class Core:
         if scope.cancelled_caught:
             what = "progress" if action.upload else "whole answer"
             failure = NoAnswerError(f"{action.name}: no {what} within {options.timeout:g} s")
-        if sending.body is not None and not sending.body.started:
+        if isinstance(failure, NoAnswerError) and sending.body and not sending.body.started:
             failure = ConnectionFailedError(str(failure))  # the headers alone are no upload
+        if self.closed:
+            was_sent = scope.deadline < math.inf and isinstance(failure, NoAnswerError)
+            failure = _cut_off(action, was_sent=was_sent)
         # Raised out here, so that no frame of the HTTP library, whose locals hold the signed
         # request, hangs on to an error of ours.
         raise failure
@@ -333,6 +383,19 @@ class Core:
         return decode(
             body, action.name, action.reply, known, action.fallback, status, clean=self._clean
         )
+
+
+def _here() -> tuple[int, EventLoopToken]:
+    return os.getpid(), current_token()
+
+
+def _cut_off(action: Action[Any], *, was_sent: bool) -> FlipsnackError:
+    """Say of a call that the client was closed during it."""
+    if was_sent and action.effect is Effect.ONCE:
+        return NoAnswerError(f"{action.name}: the client was closed")  # it stays open what it did
+    is_open = was_sent and action.effect is Effect.CONVERGENT
+    hint = ", which may have been carried out" if is_open else ""
+    return ClientClosedError(f"the client was closed during {action.name}{hint}; make a new one")
 
 
 def _kind(error: Exception) -> str:

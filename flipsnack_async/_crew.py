@@ -141,7 +141,7 @@ class Crew(Generic[Row]):
                 async for collection_hash in self._hashes:
                     fed += 1
                     await give.send(collection_hash)
-        except AuthenticationError as error:
+        except (AuthenticationError, ClientClosedError) as error:
             self._end(error)
         except FlipsnackError as error:
             self._ended_by = error  # after the rows of those that were listed
@@ -157,7 +157,7 @@ class Crew(Generic[Row]):
             self.started += 1
             try:
                 row, is_good = await self._do(collection_hash), True
-            except AuthenticationError as error:
+            except (AuthenticationError, ClientClosedError) as error:
                 self._end(error)
                 return
             except StopError as stop:

@@ -56,8 +56,10 @@ class Gate:
         Take note of the vendor's answer to a call, which may be that he did as he was told.
 
         An answer to a call that was sent before the maintenance began says
-        nothing of its end.
+        nothing of its end. Nothing opens again what wrong credentials closed.
         """
+        if isinstance(self._closed_by, AuthenticationError):
+            return
         if isinstance(refusal, MaintenanceError):
             if self._closed_by is None:
                 self._closed_by, self._probes = refusal, 0

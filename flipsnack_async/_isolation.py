@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from ssl import SSLError
 
 import anyio
 import httpx
@@ -66,6 +67,8 @@ class _Exchange(AsyncIterator[bytes], httpx.AsyncByteStream):
                     self._head.set_result(response)
                 await self._pass_on(body)
                 self._failure = None
+        except SSLError:  # which httpcore lets through as it is, and nobody above expects
+            self._failure = httpx.ReadError("the encryption broke")
         except Exception as error:
             self._failure = error
         finally:

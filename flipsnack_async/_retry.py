@@ -20,7 +20,8 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeGuard, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 
 import anyio
 import tenacity
@@ -45,6 +46,8 @@ logger = logging.getLogger("flipsnack_async")
 
 WAIT_AND_AGAIN: Final = (MaintenanceError, RateLimitError)
 LONGEST_BACKOFF: Final = 30.0
+# Ends the wait in its block when the client is closed.
+UntilClosed: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 
 class RetryBudget:
@@ -103,12 +106,14 @@ class Tries:
         budget: RetryBudget,
         patience: Patience,
         gate: Gate,
+        until_closed: UntilClosed,
     ) -> None:
         self._effect = effect
         self._attempts = attempts
         self._budget = budget
         self._patience = patience
         self._gate = gate
+        self._until_closed = until_closed
         self._failed = 0
         self._refused = 0
         self._in_maintenance = False
@@ -124,7 +129,7 @@ class Tries:
             return True
         if is_inconclusive(error) and self._effect is not Effect.ONCE:
             self.left_open = error
-        elif not isinstance(error, ConnectionFailedError):
+        elif not isinstance(error, ConnectionFailedError) or error.untrusted:
             return False
         self._failed += 1
         return self._failed < self._attempts and self._budget.spend()
@@ -150,10 +155,11 @@ class Tries:
     async def sleep(self, seconds: float) -> None:
         """Wait, but through maintenance no longer than it lasts."""
         began = anyio.current_time()
-        if self._in_maintenance:
-            await self._gate.wait(seconds)
-        else:
-            await anyio.sleep(seconds)
+        with self._until_closed():
+            if self._in_maintenance:
+                await self._gate.wait(seconds)
+            else:
+                await anyio.sleep(seconds)
         self._patience.waited(anyio.current_time() - began)
 
 
@@ -173,6 +179,7 @@ async def persist(
     budget: RetryBudget,
     patience: Patience,
     gate: Gate,
+    until_closed: UntilClosed,
 ) -> T:
     """Carry out *action*, as often as its effect, *attempts*, *budget* and *patience* allow."""
     try:
@@ -183,7 +190,7 @@ async def persist(
     else:
         budget.earn()
         return reply
-    tries = Tries(action.effect, attempts, budget, patience, gate)
+    tries = Tries(action.effect, attempts, budget, patience, gate, until_closed)
     reply = await _persist_after(first, attempt, action, tries, patience)
     budget.earn()
     return reply

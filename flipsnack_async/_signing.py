@@ -15,17 +15,20 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Final, NoReturn
 from urllib.parse import urlencode
 
 from .errors import ConfigurationError
 
-UNSIGNED = frozenset({"signature", "file"})
+UNSIGNED: Final = frozenset({"signature", "file"})
+
+MADE_UP: Final = (b"sandbox-key", b"sandbox-secret")
+"""What the keys and secrets of sandboxes begin with."""
 
 # Shorter ones are no real keys, and would be found in ordinary words.
-SHORTEST = 8
+SHORTEST: Final = 8
 
-_SALT = os.urandom(16)
+_SALT: Final = os.urandom(16)
 
 
 class Hidden(bytes):
@@ -71,6 +74,10 @@ class Credentials:
             if not re.fullmatch(rb"[!-~]+", value):
                 problem = "is empty, or holds a blank, a line end or another character no key has"
                 raise ConfigurationError(setting, problem)
+
+    def are_made_up(self) -> bool:
+        """Say whether they are a sandbox's, which are nobody's at the vendor."""
+        return self._key.startswith(MADE_UP) or self._secret.startswith(MADE_UP)
 
     def clean(self, text: str) -> str:
         """Take key and secret out of a text that somebody else wrote."""

@@ -196,7 +196,16 @@ class ClientClosedError(FlipsnackError):
 
 
 class ConnectionFailedError(FlipsnackError):
-    """Say that no connection came about: the vendor saw nothing of the call."""
+    """
+    Say that no connection came about: the vendor saw nothing of the call.
+
+    *untrusted* says that the host's certificate was not accepted, and then the
+    call is not tried again.
+    """
+
+    def __init__(self, message: str, *, untrusted: bool = False) -> None:
+        super().__init__(message)
+        self.untrusted = untrusted
 
 
 class NoAnswerError(FlipsnackError):

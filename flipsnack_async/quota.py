@@ -53,12 +53,12 @@ from typing import Any, Literal, TypeAlias
 
 import anyio
 import attrs
-from anyio.lowlevel import checkpoint_if_cancelled
+from anyio.lowlevel import checkpoint_if_cancelled, current_token
 
 from ._buckets import Rate, TokenBucket
 from ._queues import Held, Queue, Turns, Waiter
 from ._rivalry import Rivalry
-from .errors import InvalidArgumentError, QuotaWaitError
+from .errors import ConfigurationError, InvalidArgumentError, QuotaWaitError
 
 __all__ = ["Lane", "Permit", "Quota", "QuotaStatistics", "Rate"]
 
@@ -163,7 +163,9 @@ class Quota:
     *reserve* tokens of every rate are kept from the bulk lane. *reach* and
     *linger* are seconds; the head of this module says what they bend. A
     waiter that is cancelled takes nothing and delays nobody. One quota serves
-    one event loop.
+    one event loop, the first that it admits a call in: clocks differ, and
+    who waits in one is not woken by another. Elsewhere it raises
+    `ConfigurationError`.
     """
 
     def __init__(
@@ -193,6 +195,7 @@ class Quota:
         self._queues = (interactive, self._uploads, poll, bulk)
         self._waiting = 0
         self._turns: Turns
+        self._loop: object = None
         self._sleeper: Waiter | None = None
         self._alarm = -inf  # when he wakes up by himself
         self._admitted = 0
@@ -268,6 +271,7 @@ class Quota:
         return max(through_at, self._rivalry.pause_until)
 
     async def _admit(self, permit: Permit) -> Permit:
+        self._check_loop()
         queue, now = permit._queue, _now()
         if self._may_pass(queue, now):
             await checkpoint_if_cancelled()  # a cancelled caller takes nothing
@@ -288,6 +292,15 @@ class Quota:
             return self._give(permit, now)
         finally:
             self._leave(permit, now)
+
+    def _check_loop(self) -> None:
+        loop = _loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ConfigurationError(
+                "quota", "belongs to another event loop; make one quota for each"
+            )
 
     def _give(self, permit: Permit, now: float) -> Permit:
         self._admitted += 1
@@ -393,14 +406,22 @@ def _part(rate: Rate, divisor: int) -> Rate:
     return Rate(max(1, rate.limit // divisor), per=rate.per)
 
 
-def _now() -> float:
-    """Read the event loop's clock; on asyncio directly, since anyio's way to it is long."""
+def _asyncio_loop() -> Any:
+    """Find asyncio's event loop, if one runs, without anyio, whose way to it is long."""
     asyncio: Any = sys.modules.get("asyncio")
     if asyncio is not None:
         try:
-            now: float = asyncio.get_running_loop().time()
+            return asyncio.get_running_loop()
         except RuntimeError:
             pass  # some other event loop runs
-        else:
-            return now
-    return anyio.current_time()
+    return None
+
+
+def _loop() -> object:
+    return _asyncio_loop() or current_token().native_token
+
+
+def _now() -> float:
+    loop = _asyncio_loop()
+    now: float = anyio.current_time() if loop is None else loop.time()
+    return now

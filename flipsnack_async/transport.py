@@ -15,11 +15,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
 from email.message import Message
 from functools import cache, lru_cache
-from ssl import SSLContext
+from ssl import PROTOCOL_TLS_CLIENT, SSLCertVerificationError, SSLContext, TLSVersion
 from typing import Final
 from urllib.parse import parse_qsl
 
 import anyio
+import certifi
 import httpx
 
 from ._redaction import keep_out_of_logs
@@ -49,6 +50,10 @@ SENT_MEANS_SENT: Final = (
     if hasattr(socket, "TCP_NOTSENT_LOWAT")
     else []
 )
+
+
+class UntrustedHostError(httpx.ConnectError):
+    """Say that a host's certificate does not show that it is the one that was meant."""
 
 
 class QuotaTransport(httpx.AsyncBaseTransport):
@@ -166,11 +171,14 @@ class SigningTransport(httpx.AsyncBaseTransport):
         _check_fields(fields)
         sign = _with_signed_parts if request.method == "POST" else _with_signed_query
         signed = sign(request, fields, self._credentials)
+        failure: Exception
         try:
             response = await self._transport.handle_async_request(signed)
             # A response shows it, and a server may repeat the signed address in it.
             response.extensions.pop("reason_phrase", None)
             return response
+        except httpx.ConnectError as error:
+            failure = _distrust(error) or error
         except Exception as error:
             failure = error
         # Raised bare: the frames it came through hold in their locals what was being written.
@@ -179,6 +187,16 @@ class SigningTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._transport.aclose()
+
+
+def _distrust(error: httpx.ConnectError) -> UntrustedHostError | None:
+    # The first error of the system's is the cause; what lies behind it may be somebody else's.
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__context__
+    if isinstance(cause, SSLCertVerificationError):
+        return UntrustedHostError(f"its certificate is not accepted, {cause.verify_message}")
+    return None
 
 
 @lru_cache
@@ -306,13 +324,20 @@ class Connections(httpx.AsyncHTTPTransport):
 @cache
 def _trusted() -> SSLContext:
     # Once for all clients: to read the certificates takes longer than a call.
-    return httpx.create_ssl_context(trust_env=False)
+    # By hand: what httpx makes writes its keys wherever SSLKEYLOGFILE says.
+    context = SSLContext(PROTOCOL_TLS_CLIENT)
+    context.minimum_version = TLSVersion.TLSv1_2
+    context.load_verify_locations(certifi.where())
+    return context
 
 
 def checked_url(setting: str, text: str) -> httpx.URL:
     try:
         url = httpx.URL(text if text.endswith("/") else f"{text}/")
-    except (httpx.InvalidURL, AttributeError):
+        url.host.encode("idna")  # as whoever looks it up does
+        if not 0 < (url.port or 443) < 2**16:
+            raise ValueError(url.port)
+    except (httpx.InvalidURL, AttributeError, ValueError):
         raise ConfigurationError(setting, f"is no URL; give one like {EXAMPLE}") from None
     if not url.host or not is_safe_for_keys(url.scheme, url.host):
         raise ConfigurationError(setting, "use https; plain http is for loopback only")
@@ -333,10 +358,9 @@ async def read_capped(stream: httpx.AsyncByteStream) -> Hidden:
         async for chunk in chunks:
             body += chunk
             if len(body) > LONGEST_BODY:
+                await break_off(chunks)
                 break
     finally:
-        if isinstance(chunks, AsyncGenerator):
-            await chunks.aclose()
         await stream.aclose()
     return Hidden(body)
 

@@ -34,7 +34,13 @@ setting, a missing extra, or an archive that is in use or about something else, 
 rows or some deletions failed, or a harvest broke off, or a conversion or a package is not ready
 yet, and the same command goes on), 4 wrong or missing credentials, 130 interrupted."""
 
-_CREDENTIALS: Final = ("FLIPSNACK_API_KEY", "FLIPSNACK_API_SECRET", "api_key", "api_secret")
+_CREDENTIALS: Final = (
+    "FLIPSNACK_API_KEY",
+    "FLIPSNACK_API_SECRET",
+    "FLIPSNACK_API_SECRET_FILE",
+    "api_key",
+    "api_secret",
+)
 
 
 def say(text: str) -> None:

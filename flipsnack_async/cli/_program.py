@@ -32,10 +32,10 @@ def cli() -> None:
     """
     Use Flipsnack's API, as fast as your key's limits allow.
 
-    The key is read from FLIPSNACK_API_KEY and FLIPSNACK_API_SECRET. Results
-    go to stdout, as a table on a terminal and as JSON lines elsewhere;
-    progress and errors go to stderr. The options below work after a command
-    too.
+    The key is read from FLIPSNACK_API_KEY and FLIPSNACK_API_SECRET, or the
+    secret from the file that FLIPSNACK_API_SECRET_FILE names. Results go to
+    stdout, as a table on a terminal and as JSON lines elsewhere; progress and
+    errors go to stderr. The options below work after a command too.
 
     \b
     Examples:

@@ -14,6 +14,10 @@ from ._exports import Exports
 from ._items import Item, State
 from ._statistics import Readership
 
+# What tells made-up credentials from real ones, which no sandbox should be given.
+KEY = "sandbox-key"
+SECRET = "sandbox-secret"  # noqa: S105  the beginning of one
+
 # The shape of every hash in the documentation and in the wild.
 _WELL_FORMED_HASH = re.compile("[a-z0-9]{7,10}")
 
@@ -33,9 +37,12 @@ class Account:
         uploads_left: int,
     ) -> None:
         self.key, self.secret = credentials or (
-            f"sandbox-key-{secrets.token_hex(8)}",
-            f"sandbox-secret-{secrets.token_hex(16)}",
+            f"{KEY}-{secrets.token_hex(8)}",
+            f"{SECRET}-{secrets.token_hex(16)}",
         )
+        if not (self.key.startswith(KEY) and self.secret.startswith(SECRET)):
+            # Not quoted: somebody may have given his own.
+            raise ValueError(f"credentials: begin the key with {KEY}, the secret with {SECRET}")
         # In embed codes seen in public, an account is eleven upper-case hex digits.
         self.id = blake2b(f"{seed}/account".encode(), digest_size=6).hexdigest()[:11].upper()
         self.collections = {collection.hash: collection for collection in collections}

@@ -43,7 +43,8 @@ class Sandbox:
     actions answer 42. With *deprecated* it also offers flipbook.add and delete,
     and collection.setLogo, deleteLogo, setBackgroundImage, deleteBackgroundImage.
 
-    Its key and secret are made up for each, unless given as *credentials*.
+    Its key and secret are made up for each, unless given as *credentials*,
+    which begin like sandbox-key and sandbox-secret; any other key gets a 41.
     Answers come from the vendor's documentation. Where that is silent, or says
     two things, this was chosen:
 
