@@ -30,7 +30,6 @@ from ._upload import OnProgress, Source, opened
 from .errors import (
     ClientClosedError,
     ConfigurationError,
-    InvalidArgumentError,
 )
 from .exports import Exports
 from .harvest import Account, Harvest

@@ -123,7 +123,7 @@ class Core:
         self._signing = SigningTransport(isolated, credentials)
         self._clean = credentials.clean
         self.key_fingerprint = credentials.lasting_fingerprint
-        # A transport of another kind may lead to a sandbox in this process, under the vendor's name.
+        # Another transport may lead to a sandbox in this process, by the vendor's name.
         goes_out = isinstance(connections, httpx.AsyncHTTPTransport)
         self._must_not_reach_vendor = goes_out and credentials.are_made_up()
         self.check_host(api_url.host)

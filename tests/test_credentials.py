@@ -17,7 +17,14 @@ import httpx
 import pytest
 from cutting import CuttingServer, answering
 
-from flipsnack_async import AuthenticationError, ConfigurationError, Credentials, Flipsnack
+from flipsnack_async import (
+    AuthenticationError,
+    ConfigurationError,
+    Credentials,
+    Flipsnack,
+    UserStats,
+)
+from flipsnack_async._client import API_URL
 from flipsnack_async.sandbox import Sandbox
 
 SECRET = "CANARYSECRET0815"
@@ -82,21 +89,26 @@ def secret_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 @pytest.mark.parametrize("mode", [0o400, 0o600, 0o640])
-async def test_a_secret_may_come_from_a_file(secret_file: Path, end: str, mode: int) -> None:
+def test_a_secret_may_come_from_a_file(
+    secret_file: Path, monkeypatch: pytest.MonkeyPatch, end: str, mode: int
+) -> None:
     """
     A client signs with what the file holds, but for the end of its line.
     """
-    secret_file.write_bytes(f"sandbox-secret-4711{end}".encode())
+    box = Sandbox()
+    monkeypatch.setenv("FLIPSNACK_API_KEY", box.api_key)
+    secret_file.write_bytes(f"{box.api_secret}{end}".encode())
     secret_file.chmod(mode)
-    box = Sandbox(credentials=("sandbox-key-0815", "sandbox-secret-4711"))
-    os.environ["FLIPSNACK_API_KEY"] = box.api_key
 
-    async with Flipsnack.from_env(transport=box.transport()) as flipsnack:
-        await flipsnack.user.get_stats()
+    async def call() -> UserStats:
+        async with Flipsnack.from_env(transport=box.transport()) as flipsnack:
+            return await flipsnack.user.get_stats()
+
+    assert 1000 == anyio.run(call).api_uploads_left
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o602, 0o601, 0o777])
-async def test_a_secret_that_strangers_can_read_is_refused(secret_file: Path, mode: int) -> None:
+def test_a_secret_that_strangers_can_read_is_refused(secret_file: Path, mode: int) -> None:
     """
     A file that is open to everybody is named with what to do, and its secret is not used.
     """
@@ -137,10 +149,6 @@ def far_too_long(file: Path) -> None:
     file.write_text(SECRET * 1000)
 
 
-def given_twice(file: Path) -> None:
-    os.environ["FLIPSNACK_API_SECRET"] = SECRET
-
-
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -151,16 +159,12 @@ def given_twice(file: Path) -> None:
         two_lines,
         of_another_encoding,
         far_too_long,
-        given_twice,
     ],
 )
-async def test_a_file_without_a_secret_is_named(
-    secret_file: Path, spoil: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_without_a_secret_is_named(secret_file: Path, spoil: Callable[[Path], None]) -> None:
     """
     A file that holds no secret is told by its variable, at once and without what it does hold.
     """
-    monkeypatch.setenv("FLIPSNACK_API_SECRET", "")
     spoil(secret_file)
 
     with pytest.raises(ConfigurationError) as caught:
@@ -173,7 +177,18 @@ async def test_a_file_without_a_secret_is_named(
     assert SECRET not in f"{caught.value} {ours}"
 
 
-async def test_a_secret_in_place_of_its_file_is_not_shown(
+def test_a_secret_is_given_once(secret_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    A secret beside the file of another is refused: which one was meant is not for us to say.
+    """
+    monkeypatch.setenv("FLIPSNACK_API_SECRET", SECRET)
+
+    with pytest.raises(ConfigurationError, match="set only one of them") as caught:
+        Flipsnack.from_env()
+    assert "FLIPSNACK_API_SECRET_FILE" == caught.value.setting
+
+
+def test_a_secret_in_place_of_its_file_is_not_shown(
     secret_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """
@@ -198,20 +213,21 @@ def made_up_secret() -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("pair", [made_up_key, made_up_secret])
+@pytest.mark.parametrize("transport", [None, httpx.AsyncHTTPTransport()])
 @pytest.mark.parametrize(
-    "api_url", [None, "https://API.flipsnack.com./v1/", "https://flipsnack.com"]
+    "api_url", [API_URL, "https://API.flipsnack.com./v1/", "https://flipsnack.com"]
 )
-async def test_a_sandboxs_key_is_not_for_the_vendor(
-    pair: Callable[[], tuple[str, str]], api_url: str | None
+def test_a_sandboxs_key_is_not_for_the_vendor(
+    pair: Callable[[], tuple[str, str]],
+    api_url: str,
+    transport: httpx.AsyncBaseTransport | None,
 ) -> None:
     """
     A client for the vendor's hosts refuses a sandbox's key, and says where it belongs.
     """
-    where = {} if api_url is None else {"api_url": api_url}
-    for transport in (None, httpx.AsyncHTTPTransport()):
-        with pytest.raises(ConfigurationError, match="api_url and upload_url") as caught:
-            Flipsnack(*pair(), transport=transport, **where)
-        assert "api_key" == caught.value.setting
+    with pytest.raises(ConfigurationError, match="api_url and upload_url") as caught:
+        Flipsnack(*pair(), transport=transport, api_url=api_url)
+    assert "api_key" == caught.value.setting
 
 
 async def test_a_sandboxs_key_is_not_uploaded_to_the_vendor(
@@ -237,8 +253,9 @@ async def test_no_key_is_refused_for_loopback(key: str, anyio_backend: str) -> N
     """
     server = CuttingServer(answering())
     try:
-        urls = {"api_url": server.url, "upload_url": server.url}
-        async with Flipsnack(key, "sandbox-secret-1", **urls) as flipsnack:
+        async with Flipsnack(
+            key, "sandbox-secret-1", api_url=server.url, upload_url=server.url
+        ) as flipsnack:
             assert 7 == (await flipsnack.user.get_stats()).views
             created = await flipsnack.collections.create(b"%PDF-1.7 tiny")
     finally:
