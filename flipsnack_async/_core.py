@@ -192,8 +192,11 @@ class Core:
     def check_host(self, host: str) -> None:
         """Refuse to try a sandbox's key on the vendor, who may take that for guessing."""
         if self._must_not_reach_vendor and f".{host.rstrip('.')}".endswith(VENDOR):
-            remedy = "is a sandbox's; give the sandbox's address as api_url and upload_url too"
-            raise ConfigurationError("api_key", remedy)
+            raise ConfigurationError(
+                "api_key",
+                "is a sandbox's; give its address as api_url and upload_url (FLIPSNACK_API_URL, "
+                "FLIPSNACK_UPLOAD_URL)",
+            )
 
     def check_open(self) -> None:
         if self.closed:

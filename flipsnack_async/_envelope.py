@@ -276,7 +276,7 @@ def _list(converter: cattrs.Converter, value: Any, kind: Any) -> tuple[Any, ...]
     for index, inner in enumerate(value):
         try:
             read.append(converter.structure(inner, element))
-        except Exception as error:
+        except (cattrs.BaseValidationError, ValueError) as error:
             # The converter's own way gathers an error for each of however many elements.
             error.add_note(cattrs.IterableValidationNote("", index, element))
             raise cattrs.IterableValidationError("", [error], kind) from None

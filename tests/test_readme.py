@@ -8,13 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from scripted import client
 
-from flipsnack_async import Flipsnack, UploadOutcomeUnknownError
+from flipsnack_async import Flipsnack, UploadOutcomeUnknownError, _client
 from flipsnack_async.sandbox import Sandbox
-from flipsnack_async.transport import Connections
 
 README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 COMMANDS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -68,11 +66,7 @@ async def test_the_main_job_as_a_program(
 
 def patch_connections(monkeypatch: pytest.MonkeyPatch, box: Sandbox) -> None:
     """Let a client that was given no transport reach the sandbox."""
-
-    async def handle(_: Connections, request: httpx.Request) -> httpx.Response:
-        return await box.transport().handle_async_request(request)
-
-    monkeypatch.setattr(Connections, "handle_async_request", handle)
+    monkeypatch.setattr(_client, "Connections", box.transport)
 
 
 async def run(part: str, **names: Any) -> None:
