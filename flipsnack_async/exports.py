@@ -219,7 +219,7 @@ def _excuse(collection_hash: str, error: FlipsnackError) -> PackageRow:
 
 
 def _make(folder: Path) -> None:
-    from ._download import sweep
+    from ._part_file import sweep
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

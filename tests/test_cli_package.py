@@ -19,7 +19,7 @@ import anyio
 import pytest
 from test_cli import HASHES, Flipsnack, Outcome, command_line, known_sandbox, served_sandbox
 
-from flipsnack_async._download import _PartFile
+from flipsnack_async._part_file import PartFile
 from flipsnack_async.cli import _packages
 from flipsnack_async.cli._settings import Settings
 from flipsnack_async.sandbox import Sandbox
@@ -112,7 +112,7 @@ def test_an_interrupted_save_says_what_is_true(
     Ctrl-C before the file is in its place leaves none, and says so; after that it says it is there.
     """
     operation = "fsync" if moment == "while" else "link"
-    real, give_up = getattr(os, operation), _PartFile.give_up
+    real, give_up = getattr(os, operation), PartFile.give_up
     was_heard = threading.Event()
 
     def interrupted(*args: Any) -> None:
@@ -121,14 +121,14 @@ def test_an_interrupted_save_says_what_is_true(
         was_heard.wait(5)
         real(*args)
 
-    def hear(part: _PartFile) -> None:
+    def hear(part: PartFile) -> None:
         give_up(part)
         was_heard.set()
 
     target = tmp_path / "a.zip"
     with monkeypatch.context() as patched:
         patched.setattr(os, operation, interrupted)
-        patched.setattr(_PartFile, "give_up", hear)
+        patched.setattr(PartFile, "give_up", hear)
         outcome = package(flipsnack, known, target)
     until = time.monotonic() + 5
     while len(os.listdir(tmp_path)) != (moment == "after") and time.monotonic() < until:

@@ -58,7 +58,8 @@ MAY_IMPORT = {
     "_fetching": {"_links", "_redaction", "transport"},
     "_zip_layout": set(),
     "_unpack": {"_blocking", "_checks", "_zip_layout", "errors"},
-    "_download": {"_blocking", "_checks", "_links", "_unpack", "errors", "models"},
+    "_part_file": {"_checks", "errors", "models"},
+    "_download": {"_blocking", "_checks", "_links", "_part_file", "_unpack", "errors", "models"},
     "_resources": {
         "_actions",
         "_checks",
@@ -76,7 +77,7 @@ MAY_IMPORT = {
     "_crew": {"errors"},
     "_pace": set(),
     "harvest": {"_crew", "_pace", "models", "errors"},
-    "exports": {"_blocking", "_crew", "_download", "_unpack", "models", "errors"},
+    "exports": {"_blocking", "_crew", "_download", "_part_file", "_unpack", "models", "errors"},
     "_requests": {"_actions"},
     "_core": {
         "_actions",
