@@ -108,7 +108,7 @@ class ArchiveFile:
         with self._reading() as database:
             database.execute("BEGIN IMMEDIATE")
             try:
-                draft = Draft(database, run or _stored(database, self._under_way))
+                draft = Draft(database, run or _stored(database, self.under_way))
                 yield draft
                 row = rows.of_run(draft.run)
                 database.execute(f"REPLACE INTO runs VALUES ({_marks(row)})", row)
@@ -120,7 +120,7 @@ class ArchiveFile:
             self.run = draft.run
 
     @property
-    def _under_way(self) -> Run:
+    def under_way(self) -> Run:
         if self.run is None:
             raise ArchiveError(str(self.path), "has no run under way", "begin one")
         return self.run
@@ -230,7 +230,7 @@ class ArchiveFile:
     def listing_failure(self) -> FlipsnackError | None:
         """Say what part of the listing could not be read."""
         with self._reading() as database:
-            row = _failure(database, self._under_way.number, LISTING)
+            row = _failure(database, self.under_way.number, LISTING)
             return None if row is None else rows.to_error(row)
 
     def counts(self, run: Run) -> dict[Outcome, int]:
@@ -249,7 +249,7 @@ class ArchiveFile:
                 f"SELECT {_LISTING} FROM listing INDEXED BY pending"
                 " WHERE run = ? AND outcome = 'pending' AND (known_since, place) > (?, ?)"
                 " ORDER BY known_since, place LIMIT ?",
-                [self._under_way.number, *after, most],
+                [self.under_way.number, *after, most],
             ).fetchall()
             listed = [rows.verified("listing", row) for row in found]
         return [(name, (since, place)) for _, place, name, since, _ in listed]
@@ -318,13 +318,13 @@ class ArchiveFile:
                 "SELECT count(*) FROM listing WHERE run = ? AND outcome = 'pending' AND EXISTS"
                 " (SELECT 1 FROM statistics WHERE collection_hash = listing.collection_hash"
                 f" AND {_IS_KNOWN})",
-                [self._under_way.number, *_range(start, end, pages=pages)],
+                [self.under_way.number, *_range(start, end, pages=pages)],
             )
             return int(found.fetchone()[0])
 
     def known_within(self, collection_hash: str, start: date, end: date) -> list[tuple[bool, Kept]]:
         """List what is known of ranges between two days: the run's own, True, and what is final."""
-        run = self._under_way.number
+        run = self.under_way.number
         with self._reading() as database:
             found = database.execute(
                 f"SELECT run = ?, id, {_STATISTICS} FROM statistics WHERE collection_hash = ?"
@@ -354,7 +354,7 @@ class ArchiveFile:
                 " AND (start_date, end_date) IN (SELECT first, last FROM steps)"
                 f" AND is_inferred <= ? AND {_IS_FINAL})"
                 " FROM listing WHERE run = ? AND outcome = 'pending'",
-                [not exact, self._under_way.number],
+                [not exact, self.under_way.number],
             )
             return [number for (number,) in found]
 

@@ -192,7 +192,4 @@ def _excuse(collection_hash: str, error: FlipsnackError) -> list[SeriesRow]:
 
 
 def _span(row: Kept | Resolved) -> Span:
-    first, last = row.stats.start_date, row.stats.end_date
-    if first is None or last is None:
-        raise ValueError("a range without ends")
-    return Span(first, last)
+    return Span(cast(date, row.stats.start_date), cast(date, row.stats.end_date))  # both are given

@@ -243,6 +243,7 @@ class Flipsnack:
         surrounding deadline cuts the harvest off but fails no row before.
         """
         start, end = _actions.days(start_date, end_date)
+        self._core.check_open()
         view = self._view(lane="bulk", minds_deadline=False)
 
         async def ask(collection_hash: str) -> CollectionStats:
@@ -263,6 +264,7 @@ class Flipsnack:
         )
 
     def _account(self) -> Account:
+        self._core.check_open()
         view = self._view(lane="bulk", minds_deadline=False, max_wait=None)
         return Account(
             get_stats=view.collections.get_stats,
@@ -296,6 +298,7 @@ class Flipsnack:
         """
         _checks.seconds("every", every)
         _checks.seconds("within", within)
+        self._core.check_open()
         view = self._view(lane="poll", minds_deadline=False)
         if refs is None:
             refs = view.collections.list()

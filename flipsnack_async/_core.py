@@ -93,6 +93,8 @@ class Waits(Protocol):
 class Sending:
     """Hold what is known of the last time that a call was sent."""
 
+    __slots__ = ("admitted_at", "at", "body")
+
     def __init__(self) -> None:
         self.at: datetime | None = None
         self.admitted_at = 0.0
@@ -174,7 +176,7 @@ class Core:
 
     async def aclose(self) -> None:
         """End what is under way, and close the connections; where it belongs, and only there."""
-        if self._home not in (None, _here()):
+        if self._home is not None and not _is_here(*self._home):
             if self.closed:
                 return
             raise ClientClosedError(f"{ELSEWHERE}; close it there")
@@ -205,19 +207,18 @@ class Core:
     def check(self) -> None:
         """Refuse what would hang or mix up answers: a closed client, another loop, a fork."""
         self.check_open()
-        here = _here()
         if self._home is None:
-            self._home = here
-        elif self._home != here:
+            self._home = os.getpid(), current_token()
+        elif not _is_here(*self._home):
             raise ClientClosedError(f"{ELSEWHERE}; make one client for each")
 
     @contextmanager
-    def _until_closed(self) -> Iterator[anyio.CancelScope]:
+    def _until_closed(self) -> Iterator[None]:
         """Wait inside the block until the client is closed, at the longest."""
         with anyio.CancelScope() as wait:
             self._waits.add(wait)
             try:
-                yield wait
+                yield
             finally:
                 self._waits.remove(wait)
 
@@ -320,7 +321,9 @@ class Core:
             "admitted": admitted,
         }
         failure: FlipsnackError
-        with self._until_closed() as scope:
+        response: httpx.Response | None = None
+        with anyio.CancelScope() as scope:  # which thousands may wait in: a generator weighs more
+            self._waits.add(scope)
             try:
                 response = await self.transport.handle_async_request(request)
                 return response, await read_capped(stream_of(response))
@@ -334,6 +337,8 @@ class Core:
                 failure = NoAnswerError(f"{action.name}: the connection broke ({_kind(error)})")
             except DocumentLostError as error:
                 failure = NoAnswerError(f"{action.name}: {error}")
+            finally:
+                self._waits.remove(scope)
         if scope.cancelled_caught:
             what = "progress" if action.upload else "whole answer"
             failure = NoAnswerError(f"{action.name}: no {what} within {options.timeout:g} s")
@@ -343,7 +348,8 @@ class Core:
             was_sent = scope.deadline < math.inf and isinstance(failure, NoAnswerError)
             failure = _cut_off(action, was_sent=was_sent)
         # Raised out here, so that no frame of the HTTP library, whose locals hold the signed
-        # request, hangs on to an error of ours.
+        # request, hangs on to an error of ours, nor an answer that may repeat the request.
+        response = None
         raise failure
 
     async def _reading_of(
@@ -377,7 +383,7 @@ class Core:
         status = response.status_code
         if status == httpx.codes.TOO_MANY_REQUESTS:
             raise RateLimitError(status, "Too Many Requests", action.name)
-        if response.headers.get("Content-Encoding", "identity") != "identity":
+        if response.headers.get("Content-Encoding", "").lower() not in ("", "identity"):
             raise InvalidAnswerError(action.name, "the answer is compressed", http_status=status)
         if len(body) > LONGEST_BODY:
             raise InvalidAnswerError(action.name, "the answer is too long", http_status=status)
@@ -388,8 +394,9 @@ class Core:
         )
 
 
-def _here() -> tuple[int, EventLoopToken]:
-    return os.getpid(), current_token()
+def _is_here(process: int, loop: EventLoopToken) -> bool:
+    # In this order: asyncio denies in a forked child that the loop of its parent runs.
+    return process == os.getpid() and loop == current_token()
 
 
 def _cut_off(action: Action[Any], *, was_sent: bool) -> FlipsnackError:

@@ -328,10 +328,11 @@ def _first_fault(error: BaseException, path: str) -> tuple[str, str]:
             return path, "is missing"
         return path, str(error) if type(error) is ValueError else "is of the wrong type"
     inner = error.exceptions[0]
-    for note in getattr(inner, "__notes__", ()):
-        if isinstance(note, cattrs.AttributeValidationNote):
-            names = WIRE_NAMES.get(error.cl, {})
-            return _first_fault(inner, f"{path}.{names.get(note.name, note.name)}")
-        if isinstance(note, cattrs.IterableValidationNote):
-            return _first_fault(inner, f"{path}[{note.index}]")
-    return _first_fault(inner, path)
+    steps = (_step(error.cl, note) for note in getattr(inner, "__notes__", ()))
+    return _first_fault(inner, path + "".join(steps))
+
+
+def _step(model: type, note: object) -> str:
+    if isinstance(note, cattrs.AttributeValidationNote):
+        return f".{WIRE_NAMES[model].get(note.name, note.name)}"
+    return f"[{note.index}]" if isinstance(note, cattrs.IterableValidationNote) else ""

@@ -12,7 +12,7 @@ import httpx
 
 from ._links import TransferBrokenError, UnsafeLinkError, checked_link, redirected
 from ._redaction import reticence
-from .transport import break_off, stream_of
+from .transport import break_off, stream_of, without_query
 
 T = TypeVar("T")
 
@@ -70,7 +70,11 @@ class Fetcher:
     async def _get(
         self, address: httpx.URL, headers: Mapping[str, str], patience: float
     ) -> httpx.Response:
-        request = httpx.Request("GET", address, headers={**self._headers, **headers})
+        # Whatever traces requests is shown an address that leads nowhere.
+        shown, target = without_query(address)
+        request = httpx.Request(
+            "GET", shown, headers={**self._headers, **headers}, extensions={"target": target}
+        )
         send = partial(self._transport.handle_async_request, request)
         return await self._wait(patience, send, "its host did not answer")
 

@@ -111,4 +111,4 @@ def _pause(
     if asked + took >= last:
         return None
     # A question that was late because it waited is not the last one while time is left.
-    return min(pause, max(last - now, (deadline - now) / 2))
+    return min(pause, max(last - now, (deadline - now) / 2, 0.0))

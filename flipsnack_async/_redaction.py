@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
@@ -29,14 +29,19 @@ _known: Final[WeakSet[Credentials]] = WeakSet()
 _is_reticent: Final = ContextVar("_is_reticent", default=False)
 
 
+def redacted(text: str, known: Iterable[Credentials]) -> str:
+    """Take keys, and whatever looks like a signature, out of what the HTTP library says."""
+    for credentials in known:
+        text = credentials.clean(text)
+    return _SIGNATURE.sub("<hidden>", text)
+
+
 class _Redacting(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
         if _is_reticent.get():
             text = text.partition(" ")[0]
-        for credentials in _known:
-            text = credentials.clean(text)
-        record.msg, record.args = _SIGNATURE.sub("<hidden>", text), ()
+        record.msg, record.args = redacted(text, _known), ()
         return True
 
 

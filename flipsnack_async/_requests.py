@@ -31,7 +31,7 @@ class Requests:
         fields = {"action": action.name, **action.params}
         # The attempt as a whole has its deadline. Half of it for the connection tells a host that
         # cannot be reached, where not a byte left, from one that does not answer.
-        timeouts = {"connect": timeout / 2, "read": None, "write": None, "pool": None}
+        timeouts = {"connect": timeout / 2, "read": None, "write": None, "pool": timeout / 2}
         extensions = {"timeout": timeouts, "flipsnack_fields": fields}
         if action.upload:
             body = MultipartBody(fields, action.file)

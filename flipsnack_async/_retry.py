@@ -136,7 +136,7 @@ class Tries:
 
     def pause(self, state: tenacity.RetryCallState) -> float:
         """Choose the seconds to wait, spread at random so that callers don't return in step."""
-        error = state.outcome.exception() if state.outcome else None
+        error = _failure(state)
         if isinstance(error, MaintenanceError):
             return self._gate.seconds_to_probe()
         if isinstance(error, RateLimitError):
@@ -149,8 +149,7 @@ class Tries:
 
     def tell(self, state: tenacity.RetryCallState) -> None:
         """Log why a call waits, for whoever wonders what takes so long."""
-        if state.outcome is not None:
-            logger.info("%s; again in %.1f s", state.outcome.exception(), state.upcoming_sleep)
+        logger.info("%s; again in %.1f s", _failure(state), state.upcoming_sleep)
 
     async def sleep(self, seconds: float) -> None:
         """Wait, but through maintenance no longer than it lasts."""
@@ -161,6 +160,10 @@ class Tries:
             else:
                 await anyio.sleep(seconds)
         self._patience.waited(anyio.current_time() - began)
+
+
+def _failure(state: tenacity.RetryCallState) -> BaseException | None:
+    return state.outcome.exception() if state.outcome else None
 
 
 def is_inconclusive(error: BaseException) -> TypeGuard[NoAnswerError | InvalidAnswerError]:

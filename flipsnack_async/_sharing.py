@@ -7,6 +7,7 @@ monotonic time, and the next event loop of this process starts with them out.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -70,5 +71,11 @@ class Registry:
                 ends = [end + shared.ahead for end in shared.quota.ends()]
                 self._remembered.setdefault(account, []).extend(ends)
 
+    def free(self) -> None:
+        """Let nobody hold it: no other thread lives on in a forked child to let go of it."""
+        self._lock = threading.Lock()
+
 
 registry = Registry()
+if hasattr(os, "register_at_fork"):  # pragma: no branch  Windows has none
+    os.register_at_fork(after_in_child=registry.free)

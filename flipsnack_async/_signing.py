@@ -15,8 +15,9 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from string import ascii_lowercase, ascii_uppercase
 from typing import Final, NoReturn
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 from .errors import ConfigurationError
 
@@ -80,10 +81,11 @@ class Credentials:
         return self._key.startswith(MADE_UP) or self._secret.startswith(MADE_UP)
 
     def clean(self, text: str) -> str:
-        """Take key and secret out of a text that somebody else wrote."""
+        """Take key and secret, however they are written there, out of somebody else's text."""
         for value in (self._key, self._secret):
             if len(value) >= SHORTEST:
-                text = text.replace(value.decode(), "<hidden>")
+                for form in {value.decode(), quote_plus(value)}:
+                    text = _without(form, text)
         return text
 
     def signed(self, params: Mapping[str, str]) -> tuple[Hidden, Hidden]:
@@ -102,6 +104,19 @@ def sign(params: Mapping[str, str], secret: bytes) -> Hidden:
     text = "".join(name + params[name] for name in sorted(params) if name not in UNSIGNED)
     digest = hashlib.md5(secret + text.encode(), usedforsecurity=False)
     return Hidden(digest.hexdigest().encode())
+
+
+_LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
+
+
+def _without(value: str, text: str) -> str:
+    # No regular expression: that would be remembered, with the key in it.
+    value, alike = value.translate(_LOWER), text.translate(_LOWER)
+    kept, end = [], 0
+    while (start := alike.find(value, end)) >= 0:
+        kept.append(text[end:start])
+        end = start + len(value)
+    return "<hidden>".join([*kept, text[end:]])
 
 
 def _hidden(text: str) -> Hidden:

@@ -53,11 +53,11 @@ class Exports(Rows[PackageRow]):
                 ...
 
     Yields a `PackageRow` for each collection, in the order of completion. A
-    failure is a row like any other; only wrong credentials, a closed client, and what the
-    caller's own iterator raises, end the export. A package that is in the
-    folder already, and whole, costs no call: an export that was broken off
-    is taken up by starting it again. Leaving the block early cancels what is
-    under way, and leaves whole files only.
+    failure is a row like any other; only wrong credentials, a closed
+    client, and what the caller's own iterator raises, end the export. A
+    package that is in the folder already, and whole, costs no call: an
+    export that was broken off is taken up by starting it again. Leaving the
+    block early cancels what is under way, and leaves whole files only.
     """
 
     def __init__(

@@ -68,11 +68,12 @@ class Harvest(Rows[HarvestRow]):
                 ...
 
     Yields a `HarvestRow` for each collection, in the order of completion. A
-    failure is a row like any other; only wrong credentials, a closed client, and what the
-    caller's own iterator raises, end the harvest. A list that could not be
-    read to its end is raised after the rows of what was listed. Leaving the
-    block early cancels what is under way. No statistics are asked for long
-    before their row is taken: a slow reader slows the harvest.
+    failure is a row like any other; only wrong credentials, a closed
+    client, and what the caller's own iterator raises, end the harvest. A
+    list that could not be read to its end is raised after the rows of what
+    was listed. Leaving the block early cancels what is under way. No
+    statistics are asked for long before their row is taken: a slow reader
+    slows the harvest.
     """
 
     def __init__(

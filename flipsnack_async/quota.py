@@ -256,11 +256,8 @@ class Quota:
         return self._foresee(self._lanes[lane], calls, now) - now
 
     def _foresee(self, queue: Queue, calls: int, now: float) -> float:
-        ahead = 0
-        for other in self._queues:
-            ahead += other.length
-            if other is queue:
-                break
+        sooner = self._queues[: self._queues.index(queue) + 1]
+        ahead = sum(other.length for other in sooner)
         through_at = self._bucket.through_at(ahead + calls, now, queue.spare)
         if queue.share is not None:
             mine = queue.share.through_at(queue.length + calls, now)

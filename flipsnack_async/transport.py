@@ -23,7 +23,7 @@ import anyio
 import certifi
 import httpx
 
-from ._redaction import keep_out_of_logs
+from ._redaction import keep_out_of_logs, redacted
 from ._signing import Credentials, Hidden
 from .errors import ConfigurationError, InvalidArgumentError
 from .quota import Permit, Quota
@@ -174,13 +174,14 @@ class SigningTransport(httpx.AsyncBaseTransport):
         failure: Exception
         try:
             response = await self._transport.handle_async_request(signed)
-            # A response shows it, and a server may repeat the signed address in it.
-            response.extensions.pop("reason_phrase", None)
+            _hide_echoes(response, self._credentials)
             return response
         except httpx.ConnectError as error:
             failure = _distrust(error) or error
         except Exception as error:
             failure = error
+        if isinstance(failure, httpx.HTTPError):
+            failure.args = (redacted(str(failure), [self._credentials]),)  # quotes what came
         # Raised bare: the frames it came through hold in their locals what was being written.
         failure.__cause__ = failure.__context__ = None
         raise failure.with_traceback(None)
@@ -208,6 +209,21 @@ def is_safe_for_keys(scheme: str, host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _hide_echoes(response: httpx.Response, credentials: Credentials) -> None:
+    """Take out of an answer's head what a server repeats there of the signed address."""
+    response.extensions.pop("reason_phrase", None)
+    lines = [(name, value.decode("latin-1")) for name, value in response.headers.raw]
+    whole = "\n".join(value for _, value in lines)
+    if credentials.clean(whole) != whole:
+        hidden = [(n, v if credentials.clean(v) == v else "<hidden>") for n, v in lines]
+        response.headers = httpx.Headers([(n, v.encode("latin-1")) for n, v in hidden])
+
+
+def without_query(url: httpx.URL) -> tuple[httpx.URL, Hidden]:
+    """Tell what may be seen of an address from what is sent as the extension "target"."""
+    return url.copy_with(query=None), Hidden(url.raw_path)
 
 
 def _fields_of_query(request: httpx.Request) -> dict[str, str]:

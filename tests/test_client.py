@@ -9,7 +9,7 @@ import anyio
 import httpx
 import pytest
 import respx
-from scripted import answering, client, page
+from scripted import answering, client, done, page
 
 from flipsnack_async import (
     ClientClosedError,
@@ -362,6 +362,17 @@ async def test_a_compressed_answer_is_refused() -> None:
             await flipsnack.user.get_stats()
 
     assert "identity" == seen[0].headers["Accept-Encoding"]
+
+
+@pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+async def test_an_answer_may_say_that_it_is_not_compressed(encoding: str) -> None:
+    """
+    However an answer says that it is as it was asked for, it is read.
+    """
+    headers = {"Content-Encoding": encoding}
+    transport, _ = answering(lambda: httpx.Response(200, headers=headers, json=done(views=7)))
+    async with Flipsnack("k", "s", transport=transport) as flipsnack:
+        assert 7 == (await flipsnack.user.get_stats()).views
 
 
 @respx.mock

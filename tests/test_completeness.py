@@ -347,7 +347,7 @@ def test_every_fault_that_is_due_has_its_test() -> None:
     """
     named = {
         row
-        for path in TESTS.glob("test_*.py")
+        for path in TESTS.rglob("test_*.py")
         for found in re.findall(r"def test_((?:[bcdefg][0-9]+_)+)", path.read_text("utf-8"))
         for row in found.strip("_").split("_")
     }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import anyio
-import httpx
 import pytest
 from cutting import (
     GOOD,
@@ -65,7 +63,6 @@ TINY = b"%PDF-1.7\ntiny\n%%EOF"
 # Much more than the buffers of both ends hold, so that a cut in its middle is one for sure.
 LARGE = b"%PDF-1.7\n" + bytes(range(256)) * (16 * 2**20 // 256) + b"%%EOF"
 TIMEOUT = 0.15
-CONTEXT = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 Serve = Callable[..., CuttingServer]
 Call = Callable[[Flipsnack], Awaitable[object]]
@@ -84,12 +81,6 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tries, "pause", lambda self, state: 0.0)
     monkeypatch.setattr(gate, "FIRST_PAUSE", 0.0)
     monkeypatch.setattr(gate, "LONGEST_PAUSE", 0.0)
-
-
-@pytest.fixture(autouse=True)
-def no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare each client the reading of certificates, for which nothing here has a use."""
-    monkeypatch.setattr(httpx, "create_ssl_context", lambda **options: CONTEXT)
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ def check_document(source: str) -> None:
     if source == "-":
         raise click.UsageError("a document cannot come from stdin; give a file or an address")
     if "://" in source:
-        problem = "" if source.startswith("https://") else "an address must start with https://"
+        if not source.startswith("https://"):  # not repeated: such links often need no password
+            raise click.UsageError("an address must start with https://")
+        problem = ""
     elif not Path(source).exists():
         problem = "there is no such file"
     elif not Path(source).is_file():

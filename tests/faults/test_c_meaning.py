@@ -1,4 +1,4 @@
-"""What the vendor may answer, limit and refuse: the rows C of the fault matrix, by their names."""
+"""What the vendor may answer, limit and refuse, C1 to C21."""
 
 from __future__ import annotations
 
@@ -606,3 +606,22 @@ async def test_c20_a_deadline_shorter_than_the_queue_is_told_first() -> None:
                 await flipsnack.user.get_stats()
 
     assert 5 == len(server.arrivals)
+
+
+# --- C21: other limits
+
+
+@pytest.mark.parametrize("limits", [((3, 1.0), (30, 60.0)), ((5, 1.0), (60, 60.0)), ((1, 2.0),)])
+async def test_c21_limits_are_a_setting(limits: tuple[tuple[int, float], ...]) -> None:
+    """
+    Under limits of any size that both sides agree on, no call is refused and none is wasted.
+    """
+    box = Sandbox(rates=limits)
+    async with client(box, rates=[Rate(limit, per=per) for limit, per in limits]) as flipsnack:
+        began = anyio.current_time()
+        await all_of(90, lambda _: flipsnack.user.get_stats())
+        took = anyio.current_time() - began
+
+    assert [20] * 90 == [call.code for call in box.ledger]
+    slowest = max(per / limit for limit, per in limits)
+    assert took <= 90 * slowest * 1.05
