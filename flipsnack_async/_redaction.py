@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from ._signing import Credentials
 
@@ -25,7 +25,7 @@ _LOGGERS: Final = (
     "hpack.table",
 )
 
-_known: Final[WeakSet[Credentials]] = WeakSet()
+_known: Final[WeakValueDictionary[int, Credentials]] = WeakValueDictionary()
 _is_reticent: Final = ContextVar("_is_reticent", default=False)
 
 
@@ -41,7 +41,9 @@ class _Redacting(logging.Filter):
         text = record.getMessage()
         if _is_reticent.get():
             text = text.partition(" ")[0]
-        record.msg, record.args = redacted(text, _known), ()
+        # Their references at once: another thread may make a client meanwhile.
+        known = filter(None, (reference() for reference in _known.valuerefs()))
+        record.msg, record.args = redacted(text, known), ()
         return True
 
 
@@ -60,6 +62,6 @@ def reticence() -> Generator[None]:
 
 def keep_out_of_logs(credentials: Credentials) -> None:
     """Hide *credentials*, and whatever looks like a signature, from these logs."""
-    _known.add(credentials)
+    _known[id(credentials)] = credentials
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_redacting)
