@@ -171,14 +171,14 @@ class SigningTransport(httpx.AsyncBaseTransport):
         _check_fields(fields)
         sign = _with_signed_parts if request.method == "POST" else _with_signed_query
         signed = sign(request, fields, self._credentials)
-        failure: Exception
+        failure: BaseException
         try:
             response = await self._transport.handle_async_request(signed)
             _hide_echoes(response, self._credentials)
             return response
         except httpx.ConnectError as error:
             failure = _distrust(error) or error
-        except Exception as error:
+        except BaseException as error:  # a cancellation too, which on trio comes the same way
             failure = error
         if isinstance(failure, httpx.HTTPError):
             failure.args = (redacted(str(failure), [self._credentials]),)  # quotes what came

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,19 @@ async def on_the_loop(function: Callable[..., T], *args: object) -> T:
 
 def virtual_asyncio() -> looptime.LoopTimeEventLoop:
     return looptime.new_event_loop(start=0)
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look at what tests make, not at all the tests again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have counted."""
+    for report in terminalreporter.getreports("passed"):
+        for what, number in report.user_properties:
+            terminalreporter.write_line(f"{number} {what}: {report.nodeid}")
 
 
 @pytest.fixture(autouse=True)

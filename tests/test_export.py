@@ -268,3 +268,23 @@ async def test_f2_a_package_that_is_never_ready_costs_few_questions() -> None:
     late = [call for call in box.ledger if call.at - began > 300]
     assert len(late) <= 2 * 25
     assert len(box.ledger) < 60
+
+
+async def test_a_loop_that_was_blocked_past_the_end_is_a_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """
+    Where the time was over before anybody could notice, the export timed out, and no more.
+    """
+    box = Sandbox()
+    box.stall_export(box.hashes[0])
+    clock, late = anyio.current_time, 0.0
+
+    def block(_: Package) -> None:
+        nonlocal late
+        late = 60.0
+
+    monkeypatch.setattr(anyio, "current_time", lambda: clock() + late)
+    async with client(box) as flipsnack:
+        with pytest.raises(ExportTimeoutError):
+            await flipsnack.collections.export(box.hashes[0], within=30.0, on_poll=block)
