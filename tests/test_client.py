@@ -271,21 +271,6 @@ async def test_a_deadline_ends_the_waiting_with_the_refusal() -> None:
     assert 1 == len(seen)
 
 
-async def test_an_outage_does_not_multiply_calls() -> None:
-    """
-    A thousand callers of a dead server share a budget: they make few more than a thousand calls.
-    """
-    transport, seen = answering(page(503))
-    async with (
-        Flipsnack("k", "s", transport=transport, rates=()) as flipsnack,
-        flipsnack.harvest([f"hash{n}" for n in range(1000)]) as rows,
-    ):
-        failed = [row async for row in rows if row.error]
-
-    assert 1000 == len(failed)
-    assert 1000 <= len(seen) <= 1100
-
-
 async def test_the_timeout_counts_from_admission() -> None:
     """
     Waiting for quota is not part of an attempt; the time of its answer is.
