@@ -27,14 +27,11 @@ from ._notes import Notes
 from ._resources import Collections, User
 from ._signing import Credentials
 from ._upload import OnProgress, Source, opened
-from .errors import (
-    ClientClosedError,
-    ConfigurationError,
-)
+from .errors import ClientClosedError, ConfigurationError, InvalidArgumentError
 from .exports import Exports
 from .harvest import Account, Harvest
 from .models import CollectionStats
-from .quota import Lane, Quota, Rate
+from .quota import Lane, Quota, Rate, checked_rates
 from .transport import Connections, checked_url
 
 __all__ = ["Flipsnack"]
@@ -86,11 +83,13 @@ class Flipsnack:
         credentials = Credentials(api_key, api_secret)
         del api_key, api_secret  # a traceback that shows locals must not find them
         credentials.check()
+        if not (quota is None or isinstance(quota, Quota)):
+            raise InvalidArgumentError("quota", "give a Quota, or None for the one that is shared")
         core = Core(
             Connections() if transport is None else transport,
             credentials,
             quota,
-            tuple(rates),
+            checked_rates(rates),
             checked_url("api_url", api_url),
             checked_url("upload_url", upload_url),
         )

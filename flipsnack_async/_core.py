@@ -147,6 +147,7 @@ class Core:
         self._gate = Gate()
         self.closed = False
         self._waits: set[anyio.CancelScope] = set()
+        self._leave: Callable[[], None] = _stay
         self._home: tuple[int, EventLoopToken] | None = None
 
     @property
@@ -154,6 +155,7 @@ class Core:
         if self._quota is None:
             self.check_open()  # a client that is closed never leaves again
             self._quota = registry.join(self._account, self._rates)
+            self._leave = partial(registry.leave, self._account, current_token())
         return self._quota
 
     @property
@@ -168,6 +170,7 @@ class Core:
         # What it needs is bound above: when the interpreter ends, modules are empty.
         home = getattr(self, "_home", None)  # it may be half made
         if home is not None and not self.closed and home[0] == process():
+            self._leave()
             warn(
                 f"unclosed <Flipsnack {self.api_url}>: use `async with`, or await its aclose()",
                 ResourceWarning,
@@ -185,8 +188,7 @@ class Core:
             self._fetcher.stop()
             for wait in self._waits:
                 wait.cancel()
-            if self._account is not None and self._quota is not None:
-                registry.leave(self._account)
+            self._leave()
         # Again, if the last time was cut short; and not cut short by the scope that it is left for.
         with anyio.move_on_after(CLOSING, shield=True):
             await self._signing.aclose()
@@ -392,6 +394,10 @@ class Core:
         return decode(
             body, action.name, action.reply, known, action.fallback, status, clean=self._clean
         )
+
+
+def _stay() -> None:
+    """Leave no quota, where none was joined."""
 
 
 def _is_here(process: int, loop: EventLoopToken) -> bool:

@@ -166,6 +166,9 @@ class Crew(Generic[Row]):
             except FlipsnackError as error:
                 # A row may be kept for hours: without the frames that its error came through.
                 row, is_good = self._excuse(collection_hash, error.with_traceback(None)), False
+            except Exception as error:  # the caller's transport may raise what it likes
+                self._end(error)
+                return
             if row is not None:
                 await rows.send((row, is_good))
 

@@ -3,7 +3,8 @@ When it is no use to send: what a client has learned from the answers to all its
 
 In maintenance one call at a time goes out to find out whether that is over,
 and the others wait for its answer. After wrong credentials, three times in a
-row, nothing goes out any more: a key that is misused may be shut off.
+row, nothing goes out any more: a key that is misused may be shut off. What was
+under way by then can't be called back.
 """
 
 from __future__ import annotations

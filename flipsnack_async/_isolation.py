@@ -6,17 +6,22 @@ cancelled request, and httpcore 1.0 then loses the connection's slot for ever.
 So on asyncio a request and its answer, until that is closed, have a task of
 their own, which is only ever cancelled through its scope: from that, clean-up
 can shield itself. On trio all cancellation is like that, and nothing is done.
+
+On both, httpcore leaves the socket of a handshake open that is cancelled; it
+is closed here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from ssl import SSLError
+from typing import Any
 
 import anyio
 import httpx
+from anyio.abc import AsyncResource
 
 from .transport import break_off, stream_of
 
@@ -29,6 +34,7 @@ class IsolatedTransport(httpx.AsyncBaseTransport):
         self._tasks: dict[asyncio.Task[None], anyio.CancelScope] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.extensions = {**request.extensions, "trace": _Handshake()}
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -45,6 +51,20 @@ class IsolatedTransport(httpx.AsyncBaseTransport):
         while self._tasks:
             await asyncio.wait(list(self._tasks))
         await self._transport.aclose()
+
+
+class _Handshake:
+    """Be told how a connection comes about, and close it if its encryption does not."""
+
+    def __init__(self) -> None:
+        self._connection: AsyncResource | None = None
+
+    async def __call__(self, event: str, told: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self._connection = told["return_value"]
+        elif event == "connection.start_tls.failed" and self._connection is not None:
+            with anyio.CancelScope(shield=True):
+                await self._connection.aclose()
 
 
 class _Exchange(AsyncIterator[bytes], httpx.AsyncByteStream):

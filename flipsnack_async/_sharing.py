@@ -27,13 +27,14 @@ class Shared:
     quota: Quota
     ahead: float  # of the event loop's clock, the monotonic one is so much
     clients: int = 0
+    thread: int = attrs.field(factory=threading.get_ident)
 
 
 class Registry:
     """Know the quotas in use, by account and event loop, and what is left of others."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # event loops may run in several threads
+        self.free()
         self._live: dict[tuple[object, EventLoopToken], Shared] = {}
         self._remembered: dict[object, list[float]] = {}
 
@@ -47,6 +48,7 @@ class Registry:
         with self._lock:
             shared = self._live.get(place)
             if shared is None:
+                self._forget_loops_that_are_over(account)
                 shared = Shared(Quota(*rates), time.monotonic() - anyio.current_time())
                 ends = self._remembered.pop(account, [])
                 shared.quota.recall(end - shared.ahead for end in ends)
@@ -58,22 +60,41 @@ class Registry:
             shared.clients += 1
             return shared.quota
 
-    def leave(self, account: object) -> None:
-        """Note that a client has closed."""
-        place = (account, current_token())
+    def leave(self, account: object, loop: EventLoopToken) -> None:
+        """Note that a client of an event loop has closed, or was forgotten open."""
         with self._lock:
-            shared = self._live.get(place)
-            if shared is None:
-                return  # closed from another event loop than it was used in
-            shared.clients -= 1
-            if not shared.clients:
-                del self._live[place]
-                ends = [end + shared.ahead for end in shared.quota.ends()]
-                self._remembered.setdefault(account, []).extend(ends)
+            shared = self._live.get((account, loop))
+            if shared is not None:
+                shared.clients -= 1
+                if not shared.clients:
+                    self._remember(account, loop)
+
+    def _forget_loops_that_are_over(self, account: object) -> None:
+        # A thread has one event loop at a time, so that those it had before this one are over.
+        here = threading.get_ident()
+        for (other, loop), shared in [*self._live.items()]:
+            if other == account and shared.thread == here:
+                self._remember(account, loop)
+
+    def _remember(self, account: object, loop: EventLoopToken) -> None:
+        shared = self._live.pop((account, loop))
+        # By that loop's clock, as it goes on without the loop.
+        is_here = shared.thread == threading.get_ident() and _runs(loop)
+        now = anyio.current_time() if is_here else time.monotonic() - shared.ahead
+        ends = [end + shared.ahead for end in shared.quota.ends(now)]
+        self._remembered.setdefault(account, []).extend(ends)
 
     def free(self) -> None:
         """Let nobody hold it: no other thread lives on in a forked child to let go of it."""
-        self._lock = threading.Lock()
+        # Event loops may run in several threads, and a collected client leaves wherever it is.
+        self._lock = threading.RLock()
+
+
+def _runs(loop: EventLoopToken) -> bool:
+    try:
+        return loop == current_token()
+    except RuntimeError:  # none does
+        return False
 
 
 registry = Registry()

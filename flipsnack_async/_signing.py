@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Mapping
 from string import ascii_lowercase, ascii_uppercase
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 from urllib.parse import quote_plus, urlencode
 
 from .errors import ConfigurationError
@@ -39,6 +39,11 @@ class Hidden(bytes):
         return "<hidden>"
 
     __str__ = __repr__
+
+    def __getitem__(self, index: Any) -> Any:
+        # What shortens text before it shows it must not get around that.
+        part = super().__getitem__(index)
+        return Hidden(part) if isinstance(part, bytes) else part
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("hidden bytes cannot be pickled")

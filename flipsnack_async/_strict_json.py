@@ -16,7 +16,7 @@ import json
 import math
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from itertools import accumulate
 from typing import Any, Final
 
@@ -142,7 +142,7 @@ def _decoder(
 
 
 _strict: Final = _decoder(_refuse)  # for texts without long numbers
-_marking: Final = _decoder(OddError, _whole)
+_marking: Final = _decoder(cache(OddError), _whole)  # there can be as many as the text has room for
 
 
 # --- text to text

@@ -138,8 +138,9 @@ class AuthenticationError(APIError):
     """
     Say that the key is unknown (41) or does not go with the secret (44).
 
-    After three in a row a client sends nothing more and raises the last one
-    again: a key that is misused may be shut off. Make a new client.
+    After three in a row a client sends nothing beyond what is under way and
+    raises the last one again: a key that is misused may be shut off. Make a
+    new client.
     """
 
 

@@ -174,11 +174,11 @@ class Quota:
         for name, seconds in (("reach", 0.0 if reach is None else reach), ("linger", linger)):
             if seconds is None or not 0 <= seconds < inf:
                 raise InvalidArgumentError(name, "give a number of seconds, at least 0")
+        self.rates = rates = checked_rates(rates)
         if type(reserve) is not int or not 0 <= reserve < min(
             [rate.limit for rate in rates] or [1]
         ):
             raise InvalidArgumentError("reserve", "give a whole number below every rate's limit")
-        self.rates = rates
         self._bucket = bucket = TokenBucket(rates, reach, linger)
         self._rivalry = Rivalry(rates)
         half = [_part(rate, 2) for rate in rates]
@@ -226,9 +226,13 @@ class Quota:
         queue = self._uploads if upload else self._lanes[lane]
         return Permit(self, queue, inf if max_wait is None else max_wait, deadline)
 
-    def ends(self) -> list[float]:
-        """List when the calls ended whose tokens are still out, for `recall` by another quota."""
-        return self._bucket.ends(_now())
+    def ends(self, now: float | None = None) -> list[float]:
+        """
+        List when the calls ended whose tokens are still out, for `recall` by another quota.
+
+        *now* is a time of this quota's event loop, which need not run any more.
+        """
+        return self._bucket.ends(_now() if now is None else now)
 
     def recall(self, ends: Iterable[float]) -> None:
         """Take the tokens of calls that were made elsewhere and ended at these times."""
@@ -397,6 +401,14 @@ class Quota:
             out = self._bucket.out(now)[self.rates.index(nearest)]
             self._rivalry.refused(nearest, out, self._answered, now)
             self._bucket.withhold(self._rivalry.foreign)
+
+
+def checked_rates(rates: Iterable[Rate]) -> tuple[Rate, ...]:
+    if isinstance(rates, Iterable):
+        found = tuple(rates)
+        if all(isinstance(rate, Rate) for rate in found):
+            return found
+    raise InvalidArgumentError("rates", "give rates, such as [Rate(5, per=1.0)]")
 
 
 def _part(rate: Rate, divisor: int) -> Rate:

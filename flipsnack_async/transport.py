@@ -170,9 +170,9 @@ class SigningTransport(httpx.AsyncBaseTransport):
             fields = _fields_of_query(request)
         _check_fields(fields)
         sign = _with_signed_parts if request.method == "POST" else _with_signed_query
-        signed = sign(request, fields, self._credentials)
         failure: BaseException
         try:
+            signed = sign(request, fields, self._credentials)
             response = await self._transport.handle_async_request(signed)
             _hide_echoes(response, self._credentials)
             return response
@@ -214,11 +214,12 @@ def is_safe_for_keys(scheme: str, host: str) -> bool:
 def _hide_echoes(response: httpx.Response, credentials: Credentials) -> None:
     """Take out of an answer's head what a server repeats there of the signed address."""
     response.extensions.pop("reason_phrase", None)
-    lines = [(name, value.decode("latin-1")) for name, value in response.headers.raw]
-    whole = "\n".join(value for _, value in lines)
-    if credentials.clean(whole) != whole:
-        hidden = [(n, v if credentials.clean(v) == v else "<hidden>") for n, v in lines]
-        response.headers = httpx.Headers([(n, v.encode("latin-1")) for n, v in hidden])
+    shown = [value.decode("latin-1") for _, value in response.headers.raw]
+    clean = [redacted(value, [credentials]) for value in shown]
+    if clean != shown:
+        names = [name for name, _ in response.headers.raw]
+        values = [value.encode("latin-1") for value in clean]
+        response.headers = httpx.Headers([*zip(names, values, strict=True)])
 
 
 def without_query(url: httpx.URL) -> tuple[httpx.URL, Hidden]:
@@ -351,9 +352,9 @@ def checked_url(setting: str, text: str) -> httpx.URL:
     try:
         url = httpx.URL(text if text.endswith("/") else f"{text}/")
         url.host.encode("idna")  # as whoever looks it up does
-        if not 0 < (url.port or 443) < 2**16:
+        if url.port is not None and not 0 < url.port < 2**16:
             raise ValueError(url.port)
-    except (httpx.InvalidURL, AttributeError, ValueError):
+    except (httpx.InvalidURL, AttributeError, TypeError, ValueError):
         raise ConfigurationError(setting, f"is no URL; give one like {EXAMPLE}") from None
     if not url.host or not is_safe_for_keys(url.scheme, url.host):
         raise ConfigurationError(setting, "use https; plain http is for loopback only")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,12 +25,6 @@ async def on_the_loop(function: Callable[..., T], *args: object) -> T:
 
 def virtual_asyncio() -> looptime.LoopTimeEventLoop:
     return looptime.new_event_loop(start=0)
-
-
-def pytest_collection_finish() -> None:
-    """Let the garbage collector look at what tests make, not at all the tests again and again."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

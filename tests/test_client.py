@@ -471,6 +471,8 @@ async def test_cancelling_a_call_frees_its_connection_and_tells_the_quota() -> N
         ({"api_url": "ftp://127.0.0.1/"}, "api_url"),
         ({"api_url": "nonsense"}, "api_url"),
         ({"api_url": "https://u:p@example.com/"}, "api_url"),
+        ({"api_url": "https://example.com:0/"}, "api_url"),
+        ({"api_url": b"https://example.com/"}, "api_url"),
         ({"upload_url": "http://10.0.0.1/"}, "upload_url"),
     ],
     ids=str,
@@ -484,10 +486,22 @@ async def test_a_wrong_setting_is_named(options: dict[str, Any], setting: str) -
     assert setting == caught.value.setting
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0}, {"attempts": 0}, {"attempts": 1.5}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"timeout": 0},
+        {"attempts": 0},
+        {"attempts": 1.5},
+        {"rates": 5},
+        {"rates": (5,)},
+        {"rates": "5/1s"},
+        {"quota": 5},
+    ],
+    ids=str,
+)
 async def test_wrong_options_are_named(options: dict[str, Any]) -> None:
     """
-    Numbers that make no sense are refused by name.
+    What makes no sense is refused by name, before anything is done with it.
     """
     with pytest.raises(InvalidArgumentError) as caught:
         Flipsnack("k", "s", **options)

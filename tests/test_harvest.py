@@ -252,6 +252,20 @@ async def test_at_once_bounds_the_calls_under_way() -> None:
     assert 7 == most
 
 
+async def test_what_a_transport_of_ones_own_raises_ends_a_harvest() -> None:
+    """
+    An error that is neither ours nor the HTTP library's comes out of the harvest as it is.
+    """
+
+    async def broken(request: httpx.Request) -> httpx.Response:
+        raise LookupError("no such route")
+
+    async with Flipsnack("k", "s", transport=httpx.MockTransport(broken)) as flipsnack:
+        with pytest.raises(LookupError, match="no such route"):
+            async with flipsnack.harvest(["hash1", "hash2"]) as rows:
+                await gather(rows)
+
+
 async def test_the_total_is_known_long_before_the_end() -> None:
     """
     The listing is read ahead of the statistics, so that the time left can be told.

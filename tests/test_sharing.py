@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import current_token
 
 from flipsnack_async import ConfigurationError, Flipsnack, Quota, Rate
+from flipsnack_async._sharing import Registry
 from flipsnack_async.sandbox import Sandbox
 
 RATES = (Rate(2, per=10.0),)
@@ -91,6 +94,9 @@ async def test_two_opinions_on_the_rates_are_refused() -> None:
             with pytest.raises(ConfigurationError) as caught:
                 await other.user.get_stats()
         assert "rates" == caught.value.setting
+        assert "another client uses this key at other rates; give both the same" in str(
+            caught.value
+        )
         assert box.api_key not in str(caught.value)
         await one.user.get_stats()
         assert [0] == list(one.quota.statistics().free.values())
@@ -212,15 +218,39 @@ def test_the_next_loop_may_have_other_rates(backend: str) -> None:
 
 @BACKENDS
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_an_unclosed_client_is_no_hindrance(backend: str) -> None:
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_client_that_nobody_closed_is_remembered(backend: str, is_kept: bool) -> None:
     """
-    A client that nobody closed neither shares its quota with the next loop nor forbids its rates.
+    The next loop starts with the tokens out of a client that was left open, at rates of its own.
     """
     box = Sandbox()
-    free_then_call(box, backend, close=False)
+    kept: list[Flipsnack] = []
 
-    assert 5 == free_then_call(box, backend, rates=(Rate(5, per=60.0),))
+    async def run() -> None:
+        flipsnack = client(box)
+        await flipsnack.user.get_stats()
+        kept.extend([flipsnack] * is_kept)
+
+    anyio.run(run, backend=backend)
+    gc.collect()  # here, where the warning is expected
+
     assert 4 == free_then_call(box, backend, rates=(Rate(5, per=60.0),))
+    kept.clear()
+    gc.collect()
+
+
+@pytest.mark.anyio
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_a_client_that_was_collected_has_left() -> None:
+    """
+    In its own loop, too, a client that is gone forbids no other rates, and its calls still count.
+    """
+    box = Sandbox()
+    await client(box).user.get_stats()
+    gc.collect()
+
+    async with client(box, rates=TINY) as other:
+        assert [0] == list(other.quota.statistics().free.values())
 
 
 @BACKENDS
@@ -237,3 +267,37 @@ def test_a_client_that_never_called_leaves_nothing(backend: str) -> None:
     anyio.run(run, backend=backend)
 
     assert 1 == free_then_call(box, backend)
+
+
+def test_whoever_leaves_in_another_loop_takes_nothing_along() -> None:
+    """
+    What an account did in one event loop stays there when it is closed in another one.
+    """
+    registry = Registry()
+
+    async def join() -> Quota:
+        return registry.join("account", RATES)
+
+    async def leave() -> None:
+        registry.leave("account", current_token())
+
+    async def twice() -> None:
+        first = await join()
+        await leave()
+        await leave()
+        assert first is not await join()
+
+    anyio.run(join)
+    anyio.run(leave)
+    anyio.run(twice)
+
+
+def test_h9_a_child_is_not_held_up_by_what_its_parent_was_at() -> None:
+    """
+    A lock that another thread of the parent held at the fork is free in the child.
+    """
+    registry = Registry()
+    registry._lock.acquire()
+    registry.free()
+
+    assert registry._lock.acquire(blocking=False)

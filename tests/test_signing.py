@@ -9,7 +9,7 @@ import logging
 import pickle
 import re
 from collections.abc import Callable, Mapping
-from hashlib import md5
+from hashlib import md5, scrypt
 from traceback import TracebackException
 from typing import Any
 
@@ -500,6 +500,16 @@ SHOWN: list[Callable[[Any], str]] = [
 ]
 
 
+def test_a_part_of_what_is_hidden_is_hidden() -> None:
+    """
+    What shortens a text before it shows it shows no more than of the whole.
+    """
+    hidden = Hidden(SECRET.encode())
+
+    assert {"<hidden>"} == {repr(hidden[:4]), repr(hidden[2:]), str(hidden[:]), f"{hidden[:99]}"}
+    assert SECRET.encode()[1] == hidden[1]
+
+
 @pytest.mark.parametrize("thing", [Credentials(KEY, SECRET), Hidden(SECRET.encode())], ids=type)
 def test_secrets_show_nothing_of_themselves(thing: object) -> None:
     """
@@ -528,7 +538,7 @@ def test_secrets_are_not_carried_off(thing: object, carry: Callable[[object], ob
     """
     Secrets cannot be pickled or copied, and the refusal does not quote them.
     """
-    with pytest.raises(TypeError, match="cannot be pickled") as caught:
+    with pytest.raises(TypeError, match=r"^(credentials|hidden bytes) cannot be pickled") as caught:
         carry(thing)
 
     assert SECRET not in str(caught.value)
@@ -550,6 +560,8 @@ def test_bad_credentials_are_named_and_not_quoted(setting: str, bad: Any) -> Non
         SigningTransport(Inner(ok), credentials)
 
     assert setting == caught.value.setting
+    problem = "is empty, or holds a blank, a line end or another character no key has"
+    assert f"{setting}: {problem}" == str(caught.value)
     text = TracebackException.from_exception(caught.value, capture_locals=True)
     assert not [word for word in (KEY, SECRET, "sesame") if word in frames(text)]
 
@@ -710,3 +722,33 @@ async def test_no_log_line_holds_a_secret(method: str, caplog: pytest.LogCapture
     assert {"httpx", "httpcore.http11"} <= {record.name for record in caplog.records}
     lines = [f"{record.getMessage()} {record.args!r}" for record in caplog.records]
     assert [] == [line for line in lines if KEY in line or SECRET in line or SIGNATURE in line]
+
+
+def test_a_file_knows_its_key_again() -> None:
+    """
+    What an archive keeps in the place of the key is the same in all versions of this library.
+    """
+    credentials = Credentials("fingerprinted", SECRET)
+    expected = scrypt(b"fingerprinted", salt=b"salt", n=16384, r=8, p=1, dklen=16)
+
+    assert expected.hex() == credentials.lasting_fingerprint(b"salt")
+    assert expected.hex() != credentials.lasting_fingerprint(b"pepper")
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("", ""),
+        ("nothing of it", "nothing of it"),
+        ("LIBRARY+", "<hidden>"),
+        ("LIBRARY+LIBRARY+ sesame/open", "<hidden><hidden> <hidden>"),
+        ("é library%2B, Library+ and SESAME%2fOPEN.", "é <hidden>, <hidden> and <hidden>."),
+        ("LIBRARY", "LIBRARY"),
+    ],
+)
+def test_somebody_elses_text_is_cleaned(text: str, cleaned: str) -> None:
+    """
+    Key and secret are taken out wherever they stand, however they are written, and nothing else.
+    """
+    assert cleaned == Credentials("LIBRARY+", "sesame/open").clean(text)
+    assert text == Credentials("short", "l").clean(text)

@@ -64,7 +64,7 @@ class Eyes:
     """
     Look for the canaries, and for signatures: those that a server saw, and what looks like one.
 
-    *paths* counts what was looked at, *leaks* names where something was seen.
+    *paths* counts where there was something to look at, *leaks* names where something was seen.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,6 @@ class Eyes:
 
     def look(self, path: str, told: Iterable[str | bytes], *, at_links: bool = True) -> None:
         """Look at all that is told on a *path*, and remember it if something is to be seen."""
-        self.paths += 1
         texts: list[str] = []
         data: list[bytes] = []
         for each in told:
@@ -83,6 +82,7 @@ class Eyes:
             else:
                 data.append(each)
         whole = ("\n".join(texts), b"\n".join(data))
+        self.paths += any(whole)
         if any(self.sees(text, at_links=at_links) for text in whole):
             self.leaks.append(path)
 
@@ -174,14 +174,19 @@ def told_by_traceback(error: BaseException) -> Iterator[str]:
 
 
 def told_by_rich(error: BaseException) -> Iterator[str]:
-    """Write down what rich shows in a traceback with locals, whatever its width."""
+    """Write down what rich shows in a traceback with locals, shortened as it does and whole."""
+    for length in (80, 10_000):
+        yield from _told_by_rich(error, length)
+
+
+def _told_by_rich(error: BaseException, length: int) -> Iterator[str]:
     seen = Traceback.extract(
         type(error),
         error,
         error.__traceback__,
         show_locals=True,
         locals_max_length=1000,
-        locals_max_string=10_000,
+        locals_max_string=length,
     )
     for stack in seen.stacks:
         yield f"{stack.exc_value} {stack.notes}"

@@ -170,6 +170,9 @@ ECHOES: Final[dict[str, Reply]] = {
     "echo in location": _header("Location", "302 Found"),
     "echo in header": _header("X-Asked"),
     "echo in header of a refusal": _header("X-Asked", "404 Not Found"),
+    "echo in header of a bare signature": lambda asked: response(
+        b'{"code": 41, "status": "no"}', "200 OK", f"X-Asked: {asked.signature}"
+    ),
     "echo in cookie": _header("Set-Cookie"),
     "echo in encoding": _header("Content-Encoding"),
     "echo in a bad header": lambda asked: f"HTTP/1.1 200 OK\r\n{asked.echo}\r\n\r\n".encode(),

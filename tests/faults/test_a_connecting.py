@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -17,9 +19,10 @@ import pytest
 import trustme
 from cutting import GOOD, Act, CuttingServer, GoneError, Visit, answering, keeping, response
 from proxy import Serve
-from test_cuts import Call, client, create_tiny, get_stats
+from test_cuts import Call, client, create_tiny, get_stats, has_happened
 
 from flipsnack_async import (
+    ClientClosedError,
     ConfigurationError,
     ConnectionFailedError,
     Flipsnack,
@@ -335,6 +338,43 @@ async def test_a4_a_connection_that_takes_too_long_costs_nothing(serve: Serve, c
     assert 0.4 <= time.monotonic() - began < 5
     assert 3 == server.connections
     assert 1 == server.heads
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed"])
+@pytest.mark.parametrize("call", [get_stats, create_tiny])
+async def test_a4_a_handshake_that_is_broken_off_leaves_no_socket(
+    serve: Serve, call: Call, how: str
+) -> None:
+    """
+    Whoever stops waiting for a handshake hangs up, and leaves that to no garbage collector.
+    """
+    began, gone = threading.Event(), threading.Event()
+
+    def until_gone(visit: Visit) -> None:
+        visit._received()
+        began.set()
+        with suppress(GoneError):
+            while True:
+                visit._received()
+        gone.set()
+
+    gc.disable()
+    try:
+        async with trusting_client(serve(until_gone), attempts=1) as flipsnack:
+            async with anyio.create_task_group() as tasks:
+
+                async def ended() -> None:
+                    with suppress(ClientClosedError):
+                        await call(flipsnack)
+
+                tasks.start_soon(ended)
+                await has_happened(began)
+                if how == "closed":
+                    await flipsnack.aclose()
+                tasks.cancel_scope.cancel()
+            await has_happened(gone)
+    finally:
+        gc.enable()
 
 
 # --- A5: pools

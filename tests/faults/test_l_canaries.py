@@ -99,9 +99,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 # The fixtures have other names than their functions: files that share them import those.
 @pytest.fixture(name="haste", autouse=True)
 def in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read no certificates, guard keys cheaply, and pause nowhere."""
+    """Guard keys cheaply, and pause nowhere."""
     slow = hashlib.scrypt
-    monkeypatch.setattr(httpx, "create_ssl_context", lambda **options: CONTEXT)
     monkeypatch.setattr(hashlib, "scrypt", lambda key, **more: slow(key, **{**more, "n": 2}))
     monkeypatch.setattr(_archive_job, "PAUSES", (0.0, 0.0))
     monkeypatch.setattr(download, "ATTEMPTS", 2)
@@ -123,6 +122,12 @@ def hear_everything() -> Iterator[Ears]:
         logging.getLogger(name).setLevel(level)
 
 
+def tracing_to(exporter: InMemorySpanExporter) -> TracerProvider:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider
+
+
 @pytest.fixture(name="spans")
 def trace_everything(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     """Trace what httpx sends, with all headers, by the instrumentation that everybody uses."""
@@ -130,9 +135,7 @@ def trace_everything(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanEx
         name = f"OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_CLIENT_{side}"
         monkeypatch.setenv(name, ".*")
     exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    HTTPXClientInstrumentor().instrument(tracer_provider=provider)
+    HTTPXClientInstrumentor().instrument(tracer_provider=tracing_to(exporter))
     yield exporter
     HTTPXClientInstrumentor().uninstrument()
 

@@ -47,6 +47,7 @@ from test_l_canaries import (  # fixtures too
     in_haste,  # noqa: F401
     told_by_span,
     trace_everything,  # noqa: F401
+    tracing_to,
 )
 
 from flipsnack_async import Credentials, Flipsnack, Quota, _retry
@@ -306,7 +307,7 @@ async def test_l5_spans_are_clean_whenever_tracing_began(
     server = serve(good, Eyes())
     try:
         async with client(server.url) as before:
-            HTTPXClientInstrumentor().instrument()
+            HTTPXClientInstrumentor().instrument(tracer_provider=tracing_to(spans))
             async with client(server.url) as after:
                 for flipsnack in (before, after):
                     await flipsnack.user.get_stats()
@@ -315,6 +316,7 @@ async def test_l5_spans_are_clean_whenever_tracing_began(
         server.close()
 
     found = spans.get_finished_spans()
+    assert 4 == len(found)
     check(*(text for span in found for text in told_by_span(span)))
 
 
