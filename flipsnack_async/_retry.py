@@ -58,19 +58,19 @@ class RetryBudget:
     each spend their attempts on a server that is down.
     """
 
-    FULL: Final = 10.0
-    EARNED: Final = 0.1
+    COST: Final = 10
+    FULL: Final = 10 * COST
 
     def __init__(self) -> None:
         self._left = self.FULL
 
     def earn(self) -> None:
-        self._left = min(self.FULL, self._left + self.EARNED)
+        self._left = min(self.FULL, self._left + 1)
 
     def spend(self) -> bool:
-        if self._left < 1:
+        if self._left < self.COST:
             return False
-        self._left -= 1
+        self._left -= self.COST
         return True
 
 

@@ -18,6 +18,7 @@ from flipsnack_async import (
     HarvestProgress,
     HarvestRow,
     InvalidAnswerError,
+    InvalidArgumentError,
 )
 from flipsnack_async.archive import Archive, KeptHarvest
 from flipsnack_async.sandbox import Sandbox
@@ -102,7 +103,9 @@ async def test_when_it_is_over_another_one_starts(path: Path) -> None:
         async with Archive.open(path) as archive:
             runs = await archive.contents()
 
+    assert [1, 2] == [run.run for run in runs]
     assert [5, 5] == [run.done for run in runs]
+    assert [{"pages": False, "fresh": False, "refs": "all"}] * 2 == [run.parameters for run in runs]
     assert {"complete"} == {run.state for run in runs}
     assert 10 == len(asked(box))
 
@@ -119,6 +122,45 @@ async def test_what_is_final_is_not_asked_again(path: Path, fresh: bool, calls: 
 
     assert calls == len(asked(box))
     assert sorted(first, key=str) == sorted(second, key=str)
+
+
+async def test_what_is_final_may_be_a_part(path: Path) -> None:
+    """
+    Only those are asked about whose numbers are not final yet, and pages that nobody wants stay.
+    """
+    box = Sandbox(collections=4)
+    async with client(box) as flipsnack:
+        first = await harvest(path, flipsnack, box.hashes[:2], pages=True, **JANUARY)
+        for pages, calls in ((False, 4), (True, 6)):
+            rows = await harvest(path, flipsnack, box.hashes, pages=pages, **JANUARY)
+            assert calls == len(asked(box))
+            assert {pages} == {bool(row.stats and row.stats.pages) for row in rows}
+            if pages:
+                assert {row.collection_hash: row for row in first}.items() <= {
+                    row.collection_hash: row for row in rows
+                }.items()
+
+
+async def test_a_run_that_is_not_there_is_named(path: Path) -> None:
+    """
+    Rows of a harvest or series that the archive does not hold are refused in words.
+    """
+    box = Sandbox(collections=1)
+    async with client(box) as flipsnack:
+        async with Archive.open(path) as archive:
+            for read, words in (
+                (archive.rows(), f"{path} holds no harvest; look at its contents$"),
+                (archive.series_rows(), f"{path} holds no series; look at its contents$"),
+            ):
+                with pytest.raises(ArchiveError, match=words):
+                    await anext(read)
+        await harvest(path, flipsnack)
+        async with Archive.open(path) as archive:
+            assert 1 == len(await gather(archive.rows(1)))
+            with pytest.raises(ArchiveError, match="holds no harvest 2; "):
+                await anext(archive.rows(2))
+            with pytest.raises(ArchiveError, match="holds no series 1; "):
+                await anext(archive.series_rows(1))
 
 
 @pytest.mark.parametrize(("ago", "calls"), [(1, 10), (2, 5)])
@@ -335,3 +377,27 @@ async def test_progress_is_of_the_whole_harvest(path: Path) -> None:
     assert 5 <= seen[0].done <= 7
     assert {10} == {p.total for p in seen}
     assert [10 - p.done for p in seen] == [p.calls_left for p in seen]
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "remedy"),
+    [
+        ({"pages": 1}, "pages", "True or False"),
+        ({"fresh": None}, "fresh", "True or False"),
+        ({"on_progress": 1}, "on_progress", "function"),
+        ({"at_once": 0}, "at_once", "at least 1"),
+        ({"start_date": "soon"}, "start_date", "date"),
+    ],
+)
+async def test_what_is_no_harvest_is_refused(
+    path: Path, options: dict[str, Any], field: str, remedy: str
+) -> None:
+    """
+    What cannot be harvested is refused by name, with what to give instead.
+    """
+    async with client(Sandbox()) as flipsnack:
+        with pytest.raises(InvalidArgumentError) as caught:
+            Archive.open(path).harvest(flipsnack, **options)
+
+    assert field == caught.value.field
+    assert remedy in caught.value.remedy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from scripted import client
 
-from flipsnack_async import Flipsnack, HarvestRow, _archive_file
+from flipsnack_async import Flipsnack, HarvestRow, _archive_file, _archive_schema
 from flipsnack_async.archive import Archive
 from flipsnack_async.sandbox import Sandbox
 
@@ -137,3 +138,30 @@ async def test_g15_a_commit_that_comes_late_is_harmless(path: Path) -> None:
 
     assert cuts > 2
     await check(path, box, seen, cuts)
+
+
+async def test_an_archive_whose_opening_was_cancelled_is_not_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Whoever is cancelled while a thread opens the file leaves it to the next one.
+    """
+    began, may_go_on = threading.Event(), threading.Event()
+
+    def slowly(path: Path) -> Any:
+        began.set()
+        may_go_on.wait(5)
+        return _archive_schema.connect(path)
+
+    monkeypatch.setattr(_archive_file, "connect", slowly)
+    task = asyncio.create_task(Archive.open(path).__aenter__())
+    while not began.is_set():  # noqa: ASYNC110  a thread's doing
+        await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.sleep(0.01)
+    may_go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    async with Archive.open(path) as archive:
+        assert () == await archive.contents()

@@ -29,6 +29,7 @@ from flipsnack_async import (
     HarvestRow,
     InvalidArgumentError,
     PageStats,
+    _archive_rows,
     _archive_schema,
     errors,
 )
@@ -150,11 +151,90 @@ async def test_where_there_is_no_folder_no_file_is_made(path: Path, box: Sandbox
     """
     with pytest.raises(ArchiveError, match="look at its folder"):
         await harvest(path / "stats.db", box)
-    for odd in ("", ".", "/", "a\0b", "\ud800", b"stats.db", None):
-        with pytest.raises(InvalidArgumentError, match="path"):
+    for odd in ("a\0b", "\ud800", b"stats.db", None):
+        with pytest.raises(InvalidArgumentError, match=r"^path: "):
             Archive.open(odd)  # type: ignore[arg-type]
+    for nameless in ("", ".", "/"):
+        with pytest.raises(InvalidArgumentError, match=r"^path: name a file$"):
+            Archive.open(nameless)
 
     assert {} == everything_in(path.parent)
+
+
+async def test_an_older_sqlite_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where SQLite is too old, the version that is needed is told, and no file is made.
+    """
+    monkeypatch.setattr(_archive_schema, "OLDEST_SQLITE", (99, 1, 0))
+    with pytest.raises(ArchiveError) as caught:
+        await kept(path)
+
+    assert "needs SQLite 99.1.0" == caught.value.problem
+    assert sqlite3.sqlite_version in caught.value.remedy
+    assert {} == everything_in(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("error", "problem", "remedy"),
+    [
+        (sqlite3.SQLITE_BUSY, "is in use", "wait until"),
+        (sqlite3.SQLITE_LOCKED, "is in use", "wait until"),
+        (sqlite3.SQLITE_FULL, "cannot be written: the disk is full", "make room"),
+        (sqlite3.SQLITE_READONLY, "cannot be written", "permissions"),
+        (sqlite3.SQLITE_CANTOPEN, "cannot be written", "permissions"),
+        (sqlite3.SQLITE_IOERR, "cannot be written", "permissions"),
+        (sqlite3.SQLITE_IOERR | 3 << 8, "cannot be written", "permissions"),
+        (sqlite3.SQLITE_CORRUPT, "is damaged", "nothing in it was changed"),
+        (None, "is damaged", "nothing in it was changed"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), "is damaged", "nothing in it"),
+        (OSError(28, "No space left"), "cannot be used: No space left", "permissions"),
+        (OSError(), "cannot be used: disk error", "permissions"),
+    ],
+)
+def test_what_the_disk_says_is_put_in_words(
+    path: Path, error: Any, problem: str, remedy: str
+) -> None:
+    """
+    Whatever SQLite or the disk complains of comes with what to do about it.
+    """
+    if not isinstance(error, Exception):
+        code, error = error, sqlite3.OperationalError("nobody reads this")
+        if code is not None:
+            error.sqlite_errorcode = code
+    with pytest.raises(ArchiveError) as caught, _archive_schema.trouble(path):
+        raise error
+
+    assert (str(path), problem) == (caught.value.path, caught.value.problem)
+    assert remedy in caught.value.remedy
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("error", [FileExistsError(), PermissionError()])
+async def test_an_archive_that_somebody_else_makes_meanwhile_stays(
+    path: Path, box: Sandbox, monkeypatch: pytest.MonkeyPatch, error: OSError, first: bool
+) -> None:
+    """
+    Of two who make an archive at once the first one's stays, also on a disk without hard links.
+    """
+    other = path.with_name("other.db")
+    await harvest(other, box)
+    theirs = other.read_bytes()
+    other.unlink()
+
+    def link(*_: object) -> None:
+        if first:
+            path.write_bytes(theirs)
+        raise error
+
+    monkeypatch.setattr(os, "link", link)
+    if first or isinstance(error, PermissionError):
+        async with Archive.open(path) as archive:
+            assert first == bool(await archive.contents())
+    else:
+        with pytest.raises(ArchiveError, match="cannot be used"):
+            await kept(path)
+
+    assert set(everything_in(path.parent)) <= {path.name}
 
 
 @unprivileged
@@ -572,6 +652,82 @@ def test_g15_what_is_settled_already_stays(file: ArchiveFile) -> None:
     file.check(before)
     assert (9, "asking") == (file.runs()[-1].spent.calls, file.runs()[-1].state)
     file.settle("b", [], Spent(), NOW)
+
+
+def test_what_comes_too_late_opens_nothing(path: Path) -> None:
+    """
+    A thread that is to open the file when its caller is gone already leaves it alone.
+    """
+    file = ArchiveFile(path)
+    file.is_wanted = True
+    file.close()
+    file.open()
+
+    assert not path.exists()
+
+
+def test_where_nothing_is_under_way_nothing_is_written(path: Path) -> None:
+    """
+    A file that is not open, or has no run under way, says so.
+    """
+    file = ArchiveFile(path)
+    with pytest.raises(ArchiveError, match="is not open; use it inside"):
+        file.runs()
+    file.is_wanted = True
+    file.open()
+    try:
+        for use in (lambda: file.note(Spent(), NOW), lambda: file.pending(("", 0), 1)):
+            with pytest.raises(ArchiveError, match="has no run under way"):
+                use()
+        assert [] == file.runs()
+    finally:
+        file.close()
+
+
+def test_g7_what_is_missing_is_noticed_where_it_is_met(file: ArchiveFile) -> None:
+    """
+    A run, a collection or a failure that is not there counts as damage, and nothing is written.
+    """
+    run = Run(len(file.runs()) + 1, "harvest", {}, "00:00", "listing", NOW, NOW)
+    with pytest.raises(ArchiveError, match="is damaged"):
+        file.check(run)
+    file.begin(run)
+    file.add(["a"], Spent(), NOW)
+    before = file.runs()
+    with pytest.raises(ArchiveError, match="is damaged"):
+        file.settle("b", [], Spent(7), NOW)
+    assert before == file.runs()
+
+    file.settle("a", errors.NoAnswerError("no"), Spent(), NOW)
+    file.check(run)
+    assert file._database is not None
+    file._database.execute("DELETE FROM failures WHERE run = ?", [run.number])
+    for read in (lambda: file.settled(run, 0, 1), lambda: file.check(run)):
+        with pytest.raises(ArchiveError, match="is damaged"):
+            read()
+
+
+def test_g7_a_row_is_believed_with_its_checksum_and_all_its_pages() -> None:
+    """
+    A row whose checksum is another one's, or whose pages are not all there, counts as damaged.
+    """
+    stats = CollectionStats("a", pages=(PageStats(page=1), PageStats(page=2)))
+    row = _archive_rows.of_statistics(1, Kept(stats, NOW))
+    pages = _archive_rows.of_pages(1, stats.pages or ())
+    assert Kept(stats, NOW) == _archive_rows.to_kept(row, pages)
+    for damaged in ((row, pages[:1]), (row, []), (row, [*pages, pages[0]]), (row[::-1], pages)):
+        with pytest.raises(_archive_rows.DamageError):
+            _archive_rows.to_kept(*damaged)
+
+
+@pytest.mark.parametrize("kind", ["NotAnErrorError", "annotations", "Any", "__name__"])
+def test_g7_a_failure_of_no_kind_counts_as_damaged(kind: str) -> None:
+    """
+    Nothing but an error of this library is made from what a file says.
+    """
+    row = _archive_rows.checked("failures", (1, "a", "2026", kind, None, "", "{}"))
+    with pytest.raises(_archive_rows.DamageError):
+        _archive_rows.to_error(row)
 
 
 def through(file: ArchiveFile, name: str, result: list[Kept] | FlipsnackError) -> Any:

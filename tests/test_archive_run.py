@@ -17,14 +17,16 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from scripted import client, done
+from scripted import client, done, refused
 
 from flipsnack_async import (
     ArchiveError,
+    AuthenticationError,
     ClientClosedError,
     Flipsnack,
     HarvestRow,
     InvalidAnswerError,
+    InvalidArgumentError,
     NoAnswerError,
     Rate,
     _archive_job,
@@ -173,6 +175,53 @@ async def test_one_that_cannot_be_read_spares_the_others(path: Path) -> None:
 
     assert {"a", "c"} == set(found)
     assert "partial" == (await newest(path)).state
+
+
+async def test_a_page_that_cannot_be_read_ends_the_listing(path: Path) -> None:
+    """
+    Where a page of the list is none, the harvest ends with what is wrong, and goes on later.
+    """
+    pages = [[{"collectionHash": "a"}, {"collectionHash": "b"}], "no list", []]
+    shown = iter(pages)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if b"getStats" in request.extensions["target"]:
+            return httpx.Response(200, json=done(views=1))
+        return httpx.Response(200, json=done(collections=next(shown), collectionCount="3"))
+
+    transport = httpx.MockTransport(answer)
+    async with Flipsnack("k", "s", transport=transport, rates=()) as flipsnack:
+        with pytest.raises(InvalidAnswerError, match=r"data\.collections: is no list"):
+            await harvest(path, flipsnack)
+        assert "listing" == (await newest(path)).state
+        shown = iter([[{"collectionHash": "b"}], []])
+        await harvest(path, flipsnack)
+
+    assert ["a", "b"] == names(await kept(path))
+
+
+async def test_a_hash_that_is_no_text_is_refused(path: Path) -> None:
+    """
+    A hash that no file can hold is refused by name before anything is begun.
+    """
+    box = Sandbox(collections=1)
+    async with client(box) as flipsnack:
+        with pytest.raises(InvalidArgumentError, match="refs: a hash holds half a surrogate pair"):
+            await harvest(path, flipsnack, ["fxh4k89", "\ud83d"])
+        async with Archive.open(path) as archive:
+            assert () == await archive.contents()
+
+
+async def test_refs_come_in_batches(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    However many refs go into a batch, all of them are harvested in their order.
+    """
+    monkeypatch.setattr(_archive_job, "BATCH", 2)
+    box = Sandbox(collections=5, rates=())
+    async with client(box, rates=()) as flipsnack:
+        for number in (5, 4):
+            await harvest(path, flipsnack, box.hashes[:number])
+            assert [*box.hashes[:number]] == names(await kept(path))
 
 
 async def test_g5_what_is_listed_twice_is_asked_once(path: Path) -> None:
@@ -517,6 +566,39 @@ async def test_an_outage_ends_it_and_blames_nobody(path: Path, at_once: int, aft
 
     assert "complete" == (await newest(path)).state
     assert [*box.hashes] == names(await kept(path))
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "failed"), [(41, "asking", 0), (43, "partial", 3), (20, "partial", 3)]
+)
+async def test_an_outage_is_over_when_anything_is_answered(
+    path: Path, code: int, state: str, failed: int
+) -> None:
+    """
+    A refusal is an answer, too: it shows that others failed for themselves. Not so a wrong key.
+    """
+    asked = Counter[str]()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        query = httpx.QueryParams(request.extensions["target"].partition(b"?")[2].decode())
+        name = query["collectionHash"]
+        asked[name] += 1
+        if name in {"b", "c", "d"}:
+            raise httpx.ReadError("broken off")
+        later = asked[name] > 1
+        return httpx.Response(200, json=done(views=1) if code == 20 or not later else refused(code))
+
+    vendor = Flipsnack("k", "s", transport=httpx.MockTransport(answer), rates=(), attempts=1)
+    async with vendor as flipsnack:
+        if code == 41:
+            with pytest.raises(AuthenticationError):
+                await harvest(path, flipsnack, [*"abcd"], at_once=1)
+        else:
+            await harvest(path, flipsnack, [*"abcd"], at_once=1)
+    run = await newest(path)
+
+    assert asked["a"] > 1
+    assert (state, 1, failed) == (run.state, run.done, run.failed)
 
 
 async def test_the_only_one_is_no_outage(path: Path) -> None:

@@ -77,6 +77,8 @@ def test_text_that_is_no_rate_is_refused(text: str, field: str) -> None:
         Rate.parse(text)
 
     assert field == caught.value.field
+    if field == "rates":
+        assert "write calls and seconds like 5/1s,60/60s" == caught.value.remedy
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -209,7 +210,9 @@ def test_a_page_of_nothing_readable_ends_somewhere() -> None:
     page = decode(body, "any", CollectionPage, {})
     assert MOST_UNREADABLE == len(page.unreadable)
 
-    with pytest.raises(InvalidAnswerError, match="too many") as caught:
+    with pytest.raises(
+        InvalidAnswerError, match=r": holds too many that cannot be read$"
+    ) as caught:
         decode(success(collections=[0] * (MOST_UNREADABLE + 1)), "any", CollectionPage, {})
     assert "data.collections" == caught.value.field
 
@@ -379,7 +382,6 @@ def test_counts_may_come_as_text(sent: object, read: int | None) -> None:
 @pytest.mark.parametrize(
     "sent",
     [True, 1.9, "1.9", "1_000", "١٢", " 7", "", "7 ", 2**63, str(2**63), -(2**63) - 1, [], {}],
-    ids=repr,
 )
 def test_what_is_no_count_is_refused(sent: object) -> None:
     """
@@ -590,3 +592,167 @@ def test_repairing_leaves_good_json_alone(value: object) -> None:
     text = json.dumps(value)
 
     assert text == _without_trailing_commas(text)
+
+
+def test_what_was_created_is_not_lost_for_an_odd_field() -> None:
+    """
+    The hash of a new collection is handed out whatever else cannot be read, and all that came.
+    """
+    data = {"collectionHash": "new", "collectionWidth": "wide"}
+    created = decode(success(**data), "collection.create", Collection, {})
+
+    assert Collection("new", extra=data) == created
+    for action, wrong in (
+        ("collection.create", {**data, "collectionHash": ""}),
+        ("collection.create", {**data, "collectionHash": 3}),
+        ("collection.getCollection", data),
+    ):
+        with pytest.raises(InvalidAnswerError):
+            decode(success(**wrong), action, Collection, {})
+
+
+@pytest.mark.parametrize("status", [5, None, [], {}, "", " \n"])
+def test_a_status_without_a_text_says_nothing(status: object) -> None:
+    """
+    What is no text, or none that can be seen, is left out of the error.
+    """
+    body = json.dumps({"code": 46, "status": status}).encode()
+    with pytest.raises(errors.CollectionUnavailableError) as caught:
+        decode(body, "any", UserStats, {})
+
+    assert "" == caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("sent", "field", "reason"),
+    [
+        ({"views": 1.5}, "data.views", "is no whole number"),
+        ({"views": 2**63}, "data.views", "is beyond 64 bits"),
+        ({"views": -(2**63) - 1}, "data.views", "is beyond 64 bits"),
+        ({"views": str(2**63)}, "data.views", "is beyond 64 bits"),
+        ({"views": str(-(2**63) - 1)}, "data.views", "is beyond 64 bits"),
+        ({"time_spent": "soon"}, "data.time_spent", "is no number"),
+        ({"time_spent": [float("inf")]}, "data.time_spent[0]", "is no finite number"),
+        ({"pages": {}}, "data.pages", "is no list"),
+        ({"pages": [{}, 3]}, "data.pages[1]", "is no object"),
+        ({"pages": [{}, {"clicks": "x"}]}, "data.pages[1].clicks", "is no whole number"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(
+    sent: dict[str, Any], field: str, reason: str
+) -> None:
+    """
+    Where exactly something is wrong, and what, is told in plain words.
+    """
+    with pytest.raises(InvalidAnswerError) as caught:
+        decode(success(**sent), "any", CollectionStats, {"collection_hash": "fxh4k89"})
+
+    assert (field, reason) == (caught.value.field, caught.value.reason)
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "reason"),
+    [
+        (b'{"status": "OK"}', "code", "is missing"),
+        (b'{"code": true}', "code", "is no whole number"),
+        (b'{"code": 20, "code": 20}', "code", "comes twice"),
+        (b'{"code": 20, "data": 3}', "data", "is no object"),
+        (b'{"code": 20, "data": {}}', "data.collections", "is missing"),
+        (b'{"code": 20, "data": {"collections": 3}}', "data.collections", "is no list"),
+        (
+            b'{"code": 20, "data": {"collections": [{"collectionHash": ""}]}}',
+            "data.collections[0].collectionHash",
+            "is empty",
+        ),
+        (b"[]", None, "the answer is JSON but no envelope"),
+        (b" <html>", None, "a page came instead of an answer"),
+    ],
+)
+def test_what_is_no_page_is_told_with_its_place(
+    body: bytes, field: str | None, reason: str
+) -> None:
+    """
+    What is wrong with a page, or with one of its collections, is told in plain words.
+    """
+    try:
+        (error,) = decode(body, "any", CollectionPage, {}).unreadable
+    except InvalidAnswerError as raised:
+        error = raised
+
+    assert (field, reason) == (error.field, error.reason)
+
+
+@pytest.mark.parametrize(("http_status", "good"), [(404, True), (499, True), (500, False)])
+def test_success_is_not_believed_of_a_server_that_failed(http_status: int, good: bool) -> None:
+    """
+    A server's own failure is no success, whatever its envelope says; other statuses don't count.
+    """
+    with nullcontext() if good else pytest.raises(InvalidAnswerError) as caught:
+        decode(USER_STATS, "any", UserStats, {}, http_status=http_status)
+
+    if caught:
+        assert ("claims success", http_status) == (caught.value.reason, caught.value.http_status)
+
+
+@pytest.mark.parametrize("data", [[1], "text", 3, False])
+def test_what_an_unknown_action_answers_is_handed_out(data: object) -> None:
+    """
+    Of an undocumented action whatever came is handed out, by its name where it is no object.
+    """
+    answer: Any = decode(json.dumps({"code": 20, "data": data}).encode(), "any", dict, {})
+
+    assert {"data": data} == answer
+
+
+def test_an_error_is_cut_to_a_line() -> None:
+    """
+    Of a long text that came from the server 200 characters are shown, and its line ends are not.
+    """
+    body = json.dumps({"code": 46, "status": "a\n" * 200}).encode()
+    with pytest.raises(errors.CollectionUnavailableError) as caught:
+        decode(body, "any", UserStats, {})
+
+    assert ("a " * 100).strip() == caught.value.message
+    one_more = json.dumps({"code": 46, "status": "x" * 201}).encode()
+    with pytest.raises(errors.CollectionUnavailableError) as caught:
+        decode(one_more, "any", UserStats, {})
+    assert "x" * 200 == caught.value.message
+
+
+def test_a_fallback_goes_by_our_names() -> None:
+    """
+    A field that is called the same on the wire has a fallback, too, also in the place of nothing.
+    """
+    for status in (None, ""):
+        package = decode(
+            success(status=status), "any", Package, {"collection_hash": "a"}, {"status": "x"}
+        )
+        assert "x" == package.status
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 10**19, -(10**19), 10**4000])
+def test_b14_no_number_is_beyond_64_bits(number: int) -> None:
+    """
+    A whole number that no database could hold is refused, also where nobody knows the field.
+    """
+    with pytest.raises(InvalidAnswerError) as caught:
+        user_stats(success(unknown=[number]))
+
+    assert ("data.unknown[0]", "is beyond 64 bits") == (caught.value.field, caught.value.reason)
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63), 10**18])
+def test_b14_what_fits_into_64_bits_is_exact(number: int) -> None:
+    """
+    The largest and the least number that a database holds come out as they went in.
+    """
+    assert {"unknown": number} == user_stats(success(unknown=number)).extra
+
+
+def test_b8_only_a_code_must_not_come_twice() -> None:
+    """
+    Of other fields that come twice the last one counts.
+    """
+    body = b'{"code": 20, "status": "a", "status": "b", "data": {"views": 1, "views": 2}}'
+
+    assert UserStats(views=2) == user_stats(body)

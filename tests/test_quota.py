@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Mapping
 from math import inf, nan
 
@@ -15,7 +16,7 @@ from line import Line, taken
 
 from flipsnack_async import Quota, Rate
 from flipsnack_async._buckets import DRIFT
-from flipsnack_async.errors import InvalidArgumentError
+from flipsnack_async.errors import ConfigurationError, InvalidArgumentError, QuotaWaitError
 from flipsnack_async.quota import Lane, Permit, QuotaStatistics
 
 VENDOR = (Rate(5, per=1.0), Rate(60, per=60.0))
@@ -517,3 +518,107 @@ def test_a_native_cancellation_at_the_time_of_the_turn_is_not_swallowed(
 
     with asyncio.Runner(loop_factory=lambda: looptime.new_event_loop(start=0)) as runner:
         runner.run(run())
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_h7_a_quota_stays_in_its_event_loop(backend: str) -> None:
+    """
+    In another event loop, whose clock is another, a quota admits nobody, and says so.
+    """
+    quota = Quota(*VENDOR)
+    anyio.run(taken, quota, backend=backend)
+    with pytest.raises(ConfigurationError, match="quota: belongs to another event loop"):
+        anyio.run(taken, quota, backend=backend)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["trio"], indirect=True)
+async def test_asyncio_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    In a program that has nothing to do with asyncio the clock is found all the same.
+    """
+    quota = Quota(Rate(1, per=10.0))
+    monkeypatch.delitem(sys.modules, "asyncio")
+    (await taken(quota)).answered()
+
+    assert pytest.approx(PER) == quota.statistics().next_in
+
+
+@pytest.mark.anyio
+async def test_a_refusal_without_rates_is_counted() -> None:
+    """
+    A quota that holds nobody back counts refusals, and holds nobody back after them.
+    """
+    quota = Quota()
+    for _ in range(2):
+        (await taken(quota)).refused(per=1.0)
+
+    statistics = quota.statistics()
+    assert (2, 2, 0.0) == (statistics.refused, statistics.admitted, statistics.foreign)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("per", "foreign"), [(1.0, 300), (2.0, 300), (60.0, 60), (None, 60)])
+async def test_c15_a_refusal_is_about_the_rate_that_was_named(
+    per: float | None, foreign: float
+) -> None:
+    """
+    What others use is estimated for the rate that the server named, else for the longest.
+    """
+    quota = Quota(*VENDOR)
+    (await taken(quota)).refused(per=per)
+
+    assert foreign == quota.statistics().foreign
+
+
+@pytest.mark.anyio
+async def test_an_estimate_is_a_duration_and_minds_the_reserve() -> None:
+    """
+    Whatever the time, it is said how long a lane's next call would take, and that is waited for.
+    """
+    await anyio.sleep(1000)
+    quota = Quota(Rate(2, per=10.0), reserve=1)
+    (await taken(quota)).answered()
+
+    assert [0.0, 0.0] == [quota.estimate(1), quota.estimate(0, lane="bulk")]
+    wait = quota.estimate(1, lane="bulk")
+    assert pytest.approx(PER) == wait
+    line = Line(quota)
+    with pytest.raises(QuotaWaitError):
+        await line.call("hurried", lane="bulk", max_wait=wait - 0.001)
+    await line.call("patient", lane="bulk", max_wait=wait)
+    assert {"patient": pytest.approx(PER, abs=1e-4)} == line.admitted
+
+
+@pytest.mark.anyio
+async def test_calls_under_way_end_a_linger_from_now_for_whoever_comes_next() -> None:
+    """
+    What is handed to another quota counts calls that nobody answered as long as they may last.
+    """
+    await anyio.sleep(100)
+    quota = Quota(Rate(5, per=60.0), linger=7.0, reach=None)
+    (await taken(quota)).answered()
+    await taken(quota)
+    now = anyio.current_time()
+
+    assert [now, now + 7] == quota.ends()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Quota(linger=-1.0), "linger: give a number of seconds, at least 0"),
+        (lambda: Quota(reserve=1), "reserve: give a whole number below every rate's limit"),
+        (lambda: Quota().permit(lane="fast"), "lane: give one of interactive, poll, bulk"),  # type: ignore[arg-type]
+        (lambda: Rate(0, per=1.0), "limit: give a whole number of calls, at least 1"),
+        (lambda: Rate(1, per=0.0), "per: give a number of seconds above 0"),
+    ],
+)
+def test_what_to_give_instead_is_told(make: Callable[[], object], words: str) -> None:
+    """
+    Whoever gives what makes no sense learns what would.
+    """
+    with pytest.raises(InvalidArgumentError) as caught:
+        make()
+
+    assert words == str(caught.value)

@@ -100,6 +100,36 @@ def test_a_trial_that_succeeds_ends_the_rivalry() -> None:
     assert 1060.0 == rivalry.trial_at
 
 
+def test_refusals_of_ours_hold_tokens_for_their_window_only() -> None:
+    """
+    Of the tokens that are out those of refused calls are left out, as long as they are out.
+    """
+    rivalry = Rivalry(VENDOR)
+    for now, out, foreign in ((0.0, 5, 1), (0.5, 4, 3), (2.0, 4, 3), (2.5, 3, 4)):
+        rivalry.refused(SECOND, out, 1, now)
+        assert [foreign, 0] == rivalry.foreign
+
+
+def test_refusals_in_a_row_double_the_pause() -> None:
+    """
+    Where no call comes through between two refusals the next one waits, up to a window.
+    """
+    rivalry = Rivalry(VENDOR)
+    rivalry.refused(MINUTE, 31, 10, 0.0)
+    assert rivalry.pause_until < 0
+
+    pauses = []
+    for number in range(1, 8):
+        rivalry.refused(MINUTE, 31, 10 + number, 100.0 * number)
+        pauses.append(rivalry.pause_until - 100.0 * number)
+    assert [2, 4, 8, 16, 32, 60, 60] == pauses
+
+    rivalry.refused(MINUTE, 31, 50, 1000.0)
+    assert rivalry.pause_until < 1000
+    rivalry.refused(MINUTE, 31, 51, 1001.0)
+    assert 1003.0 == rivalry.pause_until
+
+
 # --- the whole
 
 

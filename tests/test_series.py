@@ -401,15 +401,16 @@ async def test_what_is_no_series_is_refused(path: Path) -> None:
     box = Sandbox(collections=1)
     archive = Archive.open(path)
     async with client(box) as flipsnack:
-        for dates, options in (
-            (JANUARY, {"step": "hour"}),
-            (("2026-01-01", None), {}),
-            ((None, "2026-01-01"), {}),
-            (("2026-02-01", "2026-01-01"), {}),
-            (JANUARY, {"at_once": 0}),
-            (JANUARY, {"on_progress": 1}),
+        for dates, options, words in (
+            (JANUARY, {"step": "hour"}, "step: give one of day, week, month$"),
+            (("2026-01-01", None), {}, "start_date, end_date: give both$"),
+            ((None, "2026-01-01"), {}, "start_date, end_date: give both$"),
+            (("2026-02-01", "2026-01-01"), {}, "date: "),
+            (JANUARY, {"at_once": 0}, "at_once: "),
+            (JANUARY, {"exact": 1}, "exact: "),
+            (JANUARY, {"on_progress": 1}, "on_progress: "),
         ):
-            with pytest.raises(InvalidArgumentError):
+            with pytest.raises(InvalidArgumentError, match=words):
                 archive.series(flipsnack, None, *dates, **options)
 
     assert not content_or_nothing(path)
@@ -464,6 +465,29 @@ async def test_numbers_of_two_days_are_not_summed_up(
         assert {**views, date(2026, 1, 20): 7} == {
             row.stats.start_date: row.stats.views for row in rows if row.stats and row.stats.views
         }
+
+
+async def test_a_step_that_may_have_grown_is_not_asked_for_again(
+    path: Path, clock: Callable[[int], None]
+) -> None:
+    """
+    A series that goes on days later keeps the steps it was told, final or not.
+    """
+    box = Sandbox(collections=1, rates=(), today=date(2026, 1, 20))
+    range_ = ("2026-01-17", "2026-01-20")
+    clock(20)
+    cut_off = counting(box.transport().handle_async_request, 3)
+    async with Flipsnack(box.api_key, box.api_secret, transport=cut_off, rates=()) as flipsnack:
+        with pytest.raises(AuthenticationError):
+            await series(path, flipsnack, box.hashes, *range_, exact=True)
+    clock(24)
+    async with client(box, rates=()) as flipsnack:
+        rows = await series(path, flipsnack, box.hashes, *range_, exact=True)
+
+    days = [date(2026, 1, day) for day in range(17, 21)]
+    assert days == [row.stats.start_date for row in rows if row.stats]
+    assert {1} == set(Counter(asked(box)).values())
+    assert rows == await kept(path)
 
 
 def counting(

@@ -249,7 +249,7 @@ async def test_a_client_that_was_collected_has_left() -> None:
     await client(box).user.get_stats()
     gc.collect()
 
-    async with client(box, rates=TINY) as other:
+    async with client(box, rates=(Rate(1, per=60.0),)) as other:
         assert [0] == list(other.quota.statistics().free.values())
 
 
