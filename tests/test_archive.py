@@ -239,6 +239,26 @@ async def test_g8_an_unfinished_harvest_goes_first(
     assert before == content(path)
 
 
+@pytest.mark.parametrize("refs", ["all", "given"])
+async def test_g8_refs_are_told_from_the_whole_account(path: Path, refs: str) -> None:
+    """
+    Whether collections were named is stored, and matters even where they are the same ones.
+    """
+    box = Sandbox(collections=20)
+    wanted = {"all": None, "given": box.hashes}
+    async with client(box) as flipsnack:
+        async with Archive.open(path) as archive:
+            async with archive.harvest(flipsnack, wanted.pop(refs)) as rows:
+                await anext(rows)
+            (run,) = await archive.contents()
+        (other,) = wanted.values()
+        with pytest.raises(ArchiveError, match="finish it in the same way"):
+            await harvest(path, flipsnack, other)
+
+    assert {"pages": False, "fresh": False, "refs": refs} == run.parameters
+    assert "asking" == run.state
+
+
 async def test_g8_an_archive_is_about_one_key(path: Path) -> None:
     """
     Another account's key is refused, and the key itself is nowhere in the file.
@@ -377,6 +397,27 @@ async def test_progress_is_of_the_whole_harvest(path: Path) -> None:
     assert 5 <= seen[0].done <= 7
     assert {10} == {p.total for p in seen}
     assert [10 - p.done for p in seen] == [p.calls_left for p in seen]
+
+
+async def test_progress_goes_on_with_what_failed(path: Path) -> None:
+    """
+    What had failed or was gone before it was broken off has failed when it goes on, too.
+    """
+    box = Sandbox(collections=10)
+    for code in (46, 43):
+        box.fail("collection.getStats", code=code)
+    async with client(box) as flipsnack, Archive.open(path) as archive:
+        async with archive.harvest(flipsnack, at_once=1) as rows:
+            await anext(rows)
+            await anext(rows)
+        (run,) = await archive.contents()
+        async with archive.harvest(flipsnack, at_once=1) as rows:
+            before = rows.progress.failed
+            await gather(rows)
+            after = rows.progress.failed
+
+    assert (1, 1, "asking") == (run.failed, run.gone, run.state)
+    assert (2, 2) == (before, after)
 
 
 @pytest.mark.parametrize(

@@ -455,6 +455,21 @@ async def test_a_clock_that_jumps_does_no_harm(
         assert {20} == {call.code for call in box.ledger}
 
 
+async def test_a_run_says_when_its_last_row_was_written(path: Path, clock: Clock) -> None:
+    """
+    The time is that of the last answer, in UTC, also of a collection that is not through yet.
+    """
+    box = Sandbox(collections=1, latency=1.0, rates=())
+    async with client(box, rates=()) as flipsnack, Archive.open(path) as archive:
+        began = clock.now()
+        async with archive.series(flipsnack, box.hashes, "2026-01-01", "2026-01-03", exact=True):
+            await anyio.sleep(2.5)
+            (run,) = await archive.contents()
+
+    assert (0, 1) == (run.done, run.pending)
+    assert (began + timedelta(seconds=2), UTC) == (run.written_at, run.written_at.tzinfo)
+
+
 # --- failures that may pass
 
 

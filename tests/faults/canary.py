@@ -42,13 +42,9 @@ def _forms(value: str) -> Iterator[str]:
         yield b64encode(bytes(ahead) + value.encode()).decode()[4:-4]
 
 
-def _looking_for(*values: str) -> tuple[re.Pattern[str], re.Pattern[bytes]]:
-    forms = [form for value in values for form in _forms(value)]
-    in_bytes = [form.encode(code) for form in forms for code in ("utf-8", "utf-16-be")]
-    return (
-        re.compile("|".join(map(re.escape, forms)), re.IGNORECASE),
-        re.compile(b"|".join(map(re.escape, in_bytes)), re.IGNORECASE),
-    )
+def _looking_for(*values: str) -> tuple[set[str], set[bytes]]:
+    forms = {form.lower() for value in values for form in _forms(value)}
+    return forms, {form.encode(code) for form in forms for code in ("utf-8", "utf-16-be")}
 
 
 _ALL: Final = _looking_for(KEY, SECRET, LINK)
@@ -89,8 +85,10 @@ class Eyes:
     def sees(self, text: str | bytes, *, at_links: bool = True) -> bool:
         in_text, in_bytes = _ALL if at_links else _SECRETS
         if isinstance(text, str):
-            return in_text.search(text) is not None or self._sees_signature(text)
-        found = in_bytes.search(text) is not None
+            lower = text.lower()
+            return any(form in lower for form in in_text) or self._sees_signature(text)
+        lowered = text.lower()
+        found = any(form in lowered for form in in_bytes)
         return found or self._sees_signature(text.decode("latin-1"))
 
     def _sees_signature(self, text: str) -> bool:
