@@ -153,7 +153,7 @@ class Core:
     @property
     def quota(self) -> Quota:
         if self._quota is None:
-            self.check_open()  # a client that is closed never leaves again
+            self.check()  # it leaves where it joined, and once it is closed it never leaves again
             self._quota = registry.join(self._account, self._rates)
             self._leave = partial(registry.leave, self._account, current_token())
         return self._quota

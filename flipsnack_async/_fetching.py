@@ -12,7 +12,8 @@ import httpx
 
 from ._links import TransferBrokenError, UnsafeLinkError, checked_link, redirected
 from ._redaction import reticence
-from .transport import break_off, stream_of, without_query
+from ._signing import Hidden
+from .transport import aim, break_off, stream_of
 
 T = TypeVar("T")
 
@@ -71,11 +72,10 @@ class Fetcher:
         self, address: httpx.URL, headers: Mapping[str, str], patience: float
     ) -> httpx.Response:
         # Whatever traces requests is shown an address that leads nowhere.
-        shown, target = without_query(address)
-        request = httpx.Request(
-            "GET", shown, headers={**self._headers, **headers}, extensions={"target": target}
-        )
-        send = partial(self._transport.handle_async_request, request)
+        shown = address.copy_with(query=None)
+        request = httpx.Request("GET", shown, headers={**self._headers, **headers})
+        aimed = aim(request, Hidden(address.raw_path))
+        send = partial(self._transport.handle_async_request, aimed)
         return await self._wait(patience, send, "its host did not answer")
 
     async def _wait(self, patience: float, what: Callable[[], Awaitable[T]], failure: str) -> T:

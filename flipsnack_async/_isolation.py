@@ -34,7 +34,7 @@ class IsolatedTransport(httpx.AsyncBaseTransport):
         self._tasks: dict[asyncio.Task[None], anyio.CancelScope] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        request.extensions = {**request.extensions, "trace": _Handshake()}
+        request.extensions["trace"] = _Handshake()
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -60,9 +60,10 @@ class _Handshake:
         self._connection: AsyncResource | None = None
 
     async def __call__(self, event: str, told: Mapping[str, Any]) -> None:
-        if event == "connection.connect_tcp.complete":
+        # With the host, with a proxy, or with the host through a proxy.
+        if event.endswith(".connect_tcp.complete"):
             self._connection = told["return_value"]
-        elif event == "connection.start_tls.failed" and self._connection is not None:
+        elif event.endswith(".start_tls.failed") and self._connection is not None:
             with anyio.CancelScope(shield=True):
                 await self._connection.aclose()
 

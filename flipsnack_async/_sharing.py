@@ -52,11 +52,12 @@ class Registry:
                 shared = Shared(Quota(*rates), time.monotonic() - anyio.current_time())
                 ends = self._remembered.pop(account, [])
                 shared.quota.recall(end - shared.ahead for end in ends)
-                self._live[place] = shared
             elif shared.quota.rates != tuple(rates):
                 raise ConfigurationError(
                     "rates", "another client uses this key at other rates; give both the same"
                 )
+            # A client may be collected at any point above, be the last one, and leave.
+            self._live[place] = shared
             shared.clients += 1
             return shared.quota
 
@@ -72,9 +73,10 @@ class Registry:
     def _forget_loops_that_are_over(self, account: object) -> None:
         # A thread has one event loop at a time, so that those it had before this one are over.
         here = threading.get_ident()
-        for (other, loop), shared in [*self._live.items()]:
-            if other == account and shared.thread == here:
-                self._remember(account, loop)
+        for place in list(self._live):
+            shared = self._live.get(place)
+            if shared is not None and place[0] == account and shared.thread == here:
+                self._remember(*place)
 
     def _remember(self, account: object, loop: EventLoopToken) -> None:
         shared = self._live.pop((account, loop))

@@ -236,6 +236,7 @@ class Quota:
 
     def recall(self, ends: Iterable[float]) -> None:
         """Take the tokens of calls that were made elsewhere and ended at these times."""
+        self._check_loop()
         now = _now()
         for end in ends:
             self._bucket.ended(self._bucket.take(now), end)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from email.message import Message
 from functools import cache, lru_cache
 from ssl import PROTOCOL_TLS_CLIENT, SSLCertVerificationError, SSLContext, TLSVersion
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import anyio
@@ -222,9 +222,27 @@ def _hide_echoes(response: httpx.Response, credentials: Credentials) -> None:
         response.headers = httpx.Headers([*zip(names, values, strict=True)])
 
 
-def without_query(url: httpx.URL) -> tuple[httpx.URL, Hidden]:
-    """Tell what may be seen of an address from what is sent as the extension "target"."""
-    return url.copy_with(query=None), Hidden(url.raw_path)
+def aim(request: httpx.Request, target: Hidden) -> httpx.Request:
+    """Let *request* ask for *target*, whatever its URL shows."""
+    request.extensions = _Aim({**request.extensions, "target": target})
+    return request
+
+
+class _Aim(dict[str, Any]):
+    """
+    Tell httpcore of a target once: for the request itself.
+
+    It would also put it in place of the host's name into the CONNECT by which
+    it asks a proxy for a tunnel, and the proxy would read key and signature.
+    """
+
+    _was_told = False
+
+    def __contains__(self, name: object) -> bool:
+        if name != "target":
+            return super().__contains__(name)
+        was_told, self._was_told = self._was_told, True
+        return not was_told
 
 
 def _fields_of_query(request: httpx.Request) -> dict[str, str]:
@@ -256,13 +274,14 @@ def _with_signed_query(
 ) -> httpx.Request:
     path = request.url.raw_path.partition(b"?")[0]
     target = Hidden(b"%s?%s" % (path, credentials.signed_query(fields)))
-    return httpx.Request(
+    signed = httpx.Request(
         request.method,
         request.url,
         headers=request.headers,
         stream=request.stream,
-        extensions={**request.extensions, "target": target},
+        extensions=request.extensions,
     )
+    return aim(signed, target)
 
 
 def _with_signed_parts(

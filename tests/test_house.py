@@ -55,7 +55,7 @@ MAY_IMPORT = {
     "_reconciliation": {"models", "errors"},
     "_notes": {"_actions", "models", "errors"},
     "_links": set(),
-    "_fetching": {"_links", "_redaction", "transport"},
+    "_fetching": {"_links", "_redaction", "_signing", "transport"},
     "_zip_layout": set(),
     "_unpack": {"_blocking", "_checks", "_zip_layout", "errors"},
     "_part_file": {"_checks", "errors", "models"},

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from anyio.lowlevel import current_token
 
-from flipsnack_async import ConfigurationError, Flipsnack, Quota, Rate
+from flipsnack_async import ClientClosedError, ConfigurationError, Flipsnack, Quota, Rate
 from flipsnack_async._sharing import Registry
 from flipsnack_async.sandbox import Sandbox
 
@@ -251,6 +251,23 @@ async def test_a_client_that_was_collected_has_left() -> None:
 
     async with client(box, rates=(Rate(1, per=60.0),)) as other:
         assert [0] == list(other.quota.statistics().free.values())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_who_looks_at_the_quota_has_joined_it() -> None:
+    """
+    A client whose quota was looked at in one loop can't be used in another, whose clock differs.
+    """
+    flipsnack = client(Sandbox())
+
+    async def look() -> float:
+        return flipsnack.quota.estimate(1)
+
+    assert 0 == anyio.run(look)
+    with pytest.raises(ClientClosedError, match="another event loop"):
+        anyio.run(flipsnack.user.get_stats, backend="trio")
+    del flipsnack, look
+    gc.collect()
 
 
 @BACKENDS

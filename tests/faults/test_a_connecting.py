@@ -377,6 +377,38 @@ async def test_a4_a_handshake_that_is_broken_off_leaves_no_socket(
         gc.enable()
 
 
+# --- proxies of the caller's
+
+
+@pytest.mark.parametrize("call", [get_stats, create_tiny])
+async def test_a_proxy_is_told_the_host_and_nothing_else(serve: Serve, call: Call) -> None:
+    """
+    A tunnel through a proxy that the caller chose is asked for without key or signature.
+    """
+    heard: list[str] = []
+
+    def tunnel(visit: Visit) -> None:
+        visit.read_head()
+        heard.append(visit._target)
+        visit.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        encrypted(answering())(visit)
+
+    proxy = serve(tunnel)
+    trust = ssl.create_default_context()
+    CA.configure_trust(trust)
+    async with Flipsnack(
+        "key",
+        "secret",
+        api_url=f"https://{HOST}:4433/",
+        upload_url=f"https://{HOST}:4433/",
+        transport=httpx.AsyncHTTPTransport(verify=trust, proxy=proxy.url),
+    ) as flipsnack:
+        await call(flipsnack)
+
+    assert [f"{HOST}:4433"] == heard
+    assert 1 == len(proxy.arrived)
+
+
 # --- A5: pools
 
 
