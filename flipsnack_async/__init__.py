@@ -11,10 +11,11 @@ his server counts them, and use every call that is permitted.
 
 Key and signature are shown to nobody but the vendor: no log, error, `repr`,
 traceback with locals, pickle or file holds them, unless a server repeats
-them in the data of an answer, or in its head to a tracer of httpx. A signature never expires, so if a
-signed address leaks by another way, have the key replaced. Not promised is
-that an upload without an answer happened once (`UploadOutcomeUnknownError`),
-and that no call is refused while others use the key without this library.
+them in the data of an answer, or in its head to a tracer of httpx. A signature
+never expires, so if a signed address leaks by another way, have the key
+replaced. Not promised is that an upload without an answer happened once
+(`UploadOutcomeUnknownError`), and that no call is refused while others use the
+key without this library.
 """
 
 from ._actions import Effect
