@@ -174,7 +174,7 @@ class Quota:
         for name, seconds in (("reach", 0.0 if reach is None else reach), ("linger", linger)):
             if seconds is None or not 0 <= seconds < inf:
                 raise InvalidArgumentError(name, "give a number of seconds, at least 0")
-        self.rates = rates = checked_rates(rates)
+        self.rates: tuple[Rate, ...] = checked_rates(rates)
         if type(reserve) is not int or not 0 <= reserve < min(
             [rate.limit for rate in rates] or [1]
         ):
