@@ -405,11 +405,10 @@ class Quota:
 
 
 def checked_rates(rates: Iterable[Rate]) -> tuple[Rate, ...]:
-    if isinstance(rates, Iterable):
-        found = tuple(rates)
-        if all(isinstance(rate, Rate) for rate in found):
-            return found
-    raise InvalidArgumentError("rates", "give rates, such as [Rate(5, per=1.0)]")
+    found = tuple(rates) if isinstance(rates, Iterable) else (rates,)
+    if not all(isinstance(rate, Rate) for rate in found):
+        raise InvalidArgumentError("rates", "give rates, such as [Rate(5, per=1.0)]")
+    return found
 
 
 def _part(rate: Rate, divisor: int) -> Rate:

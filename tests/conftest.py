@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,11 @@ async def on_the_loop(function: Callable[..., T], *args: object) -> T:
 
 def virtual_asyncio() -> looptime.LoopTimeEventLoop:
     return looptime.new_event_loop(start=0)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Take a worker more than processors: many tests wait for sockets and for other processes."""
+    return 1 + (os.cpu_count() or 1)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -35,6 +35,8 @@ NOBODY: Mapping[Lane, int] = {"interactive": 0, "poll": 0, "bulk": 0}
         (lambda: Quota(linger=inf), "linger"),
         (lambda: Quota(linger=nan), "linger"),
         (lambda: Quota(linger=None), "linger"),  # type: ignore[arg-type]
+        (lambda: Quota(5), "rates"),  # type: ignore[arg-type]
+        (lambda: Quota(*VENDOR, "5/1s"), "rates"),  # type: ignore[arg-type]
         (lambda: Quota(*VENDOR, reserve=-1), "reserve"),
         (lambda: Quota(*VENDOR, reserve=5), "reserve"),
         (lambda: Quota(reserve=1), "reserve"),

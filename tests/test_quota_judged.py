@@ -229,7 +229,7 @@ def quota_of(limits: Limits, reach: float | None = REACH) -> Quota:
 
 
 judged = settings(
-    max_examples=12,
+    max_examples=8,
     derandomize=True,
     deadline=None,
     # Every example runs on a loop of its own; the backend is only its name.
