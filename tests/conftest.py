@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,11 +28,6 @@ def virtual_asyncio() -> looptime.LoopTimeEventLoop:
     return looptime.new_event_loop(start=0)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Take a worker more than processors: many tests wait for sockets and for other processes."""
-    return 1 + (os.cpu_count() or 1)
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what tests have counted."""
     for report in terminalreporter.getreports("passed"):
@@ -44,6 +39,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def no_memory_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the tokens that clients left behind, since virtual clocks start anew."""
     monkeypatch.setattr(_core, "registry", Registry())
+
+
+@pytest.fixture
+def small_heap() -> Iterator[None]:
+    """Let the garbage collector, where it is asked often, look only at what the test makes."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

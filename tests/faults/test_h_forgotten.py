@@ -18,7 +18,7 @@ from flipsnack_async import ConfigurationError, Flipsnack
 from flipsnack_async.archive import Archive
 from flipsnack_async.sandbox import Sandbox
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("small_heap")]
 
 
 async def use(box: Sandbox) -> None:

@@ -433,6 +433,7 @@ def _rows_in(result: object) -> list[Any]:
     return [row for row in [*results, *inner] if hasattr(row, "error")]
 
 
+@pytest.mark.usefixtures("small_heap")
 async def test_l_no_action_shows_a_secret_whatever_comes_of_it(
     ears: Ears,
     spans: InMemorySpanExporter,
