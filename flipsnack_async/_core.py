@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 VENDOR: Final = ".flipsnack.com"
 CLOSING: Final = 5.0  # seconds that connections get to say goodbye
-ELSEWHERE = "the client belongs to another event loop or process"
+ELSEWHERE: Final = "the client belongs to another event loop or process"
 
 
 @attrs.frozen

@@ -149,8 +149,9 @@ class SigningTransport(httpx.AsyncBaseTransport):
     the signed query in the extension "target" of a copy, so its URL stays
     clean for logs, errors and traces; a multipart POST gets two more parts in
     front of its own. Any inner transport must honour "target", as
-    `httpx.AsyncHTTPTransport` does. Whatever host a request names is trusted,
-    so follow no redirects above this.
+    `httpx.AsyncHTTPTransport` does, and send each request once: sent again by
+    itself, a GET goes unsigned. Whatever host a request names is trusted, so
+    follow no redirects above this.
 
     Raises `ConfigurationError` rather than send a key over plain http to
     anything but loopback.

@@ -11,9 +11,9 @@ import random
 import re
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -26,6 +26,7 @@ from flipsnack_async import (
     Flipsnack,
     Quota,
     SigningTransport,
+    _signing,
 )
 from flipsnack_async.sandbox import Sandbox
 
@@ -166,3 +167,23 @@ async def test_l2_a_client_that_is_not_closed_shows_no_secret() -> None:
 
     assert ResourceWarning in {warning.category for warning in caught}
     check_silent(" ".join(str(warning.message) for warning in caught))
+
+
+async def test_l4_an_error_while_signing_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Where signing itself fails, no frame of it hangs on to the error.
+    """
+
+    def out_of_depth(params: Mapping[str, str], secret: bytes) -> NoReturn:
+        raise RecursionError
+
+    monkeypatch.setattr(_signing, "sign", out_of_depth)
+    signing = SigningTransport(Sandbox().transport(), Credentials(KEY, SECRET))
+    request = httpx.Request("GET", "https://api.flipsnack.com/v1/?action=user.getStats")
+    with pytest.raises(RecursionError) as caught:
+        await signing.handle_async_request(request)
+
+    seen = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
+    ours = [frame for frame in seen if "flipsnack_async" in frame.filename]
+    assert ours
+    check_silent("".join(str(frame.locals) for frame in ours))
