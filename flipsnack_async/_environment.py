@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NoReturn
 
 from .errors import ConfigurationError, InvalidArgumentError
 from .quota import Rate
@@ -66,7 +66,7 @@ def named(error: ConfigurationError) -> ConfigurationError:
     return ConfigurationError(names.get(error.setting, error.setting), error.remedy)
 
 
-def _missing(name: str, remedy: str) -> str:
+def _missing(name: str, remedy: str) -> NoReturn:
     raise ConfigurationError(name, f"is not set; {remedy}")
 
 
